@@ -1,0 +1,245 @@
+//! What the sidecar is told to do.
+//!
+//! Two shapes: [`raw`] is what a user wrote, key by key, with every key optional; [`Config`] is what is
+//! true after file, environment and flags were merged, defaults filled in and every rule checked. Code
+//! outside this module sees only `Config` and has no error path for it.
+//!
+//! The names, defaults and meanings of the keys are the product's contract. The crate `config` is named
+//! only inside this folder.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// Everything the sidecar needs to know, valid by construction.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// At least one, in the order of their names.
+    pub listeners: Vec<Listener>,
+    pub admin: Admin,
+    pub drain: Drain,
+    /// In the order of the file; `after` names only checks of this list and has no cycle.
+    pub checks: Vec<CheckSpec>,
+    /// Data-plane threads.
+    pub workers: NonZeroUsize,
+    pub log: Log,
+}
+
+/// One port that clients talk to, and the app behind it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    pub name: String,
+    pub listen: SocketAddr,
+    pub upstream: Upstream,
+    pub not_ready: NotReady,
+    pub timeouts: Timeouts,
+    pub limits: Limits,
+    pub hold: Hold,
+    pub forwarded: Forwarded,
+    /// Path that answers the readiness verdict on the traffic port too.
+    pub ready_path: Option<String>,
+}
+
+/// Where the app listens: plain HTTP/1.1 over TCP.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Upstream {
+    /// A host name or an IP address, without brackets.
+    pub host: String,
+    pub port: u16,
+}
+
+/// What happens to a request while the gate is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotReady {
+    /// Send it on anyway.
+    Forward,
+    /// Let it wait for the gate to open.
+    Hold,
+    /// Answer 503 with `retry-after`.
+    Reject,
+}
+
+/// Deadlines of a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From accept to the first byte of the first request.
+    pub first_byte: Duration,
+    /// From the first byte of a request head to its end.
+    pub header_read: Duration,
+    /// Connecting to the app, one attempt.
+    pub connect: Duration,
+    /// From the end of the request head to the head of the answer; none by default.
+    pub response: Option<Duration>,
+    /// A client connection between two requests.
+    pub idle: Duration,
+    /// A pooled connection to the app between two requests: less than the app's own.
+    pub upstream_idle: Duration,
+}
+
+/// Bounds of a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Client connections at once; more wait in the kernel's accept queue.
+    pub connections: usize,
+    /// Requests at the app at once; more wait in the queue. None by default.
+    pub in_flight: Option<usize>,
+    /// Requests that wait at once (held, or for a place in flight); more are refused.
+    pub queue: usize,
+    /// Size of a request head.
+    pub header_bytes: usize,
+    /// Number of header fields.
+    pub headers: usize,
+}
+
+/// How requests are held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// Longest wait of one request.
+    pub longest: Duration,
+}
+
+/// What happens to `X-Forwarded-For`, `-Proto` and `-Host`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwarded {
+    Append,
+    Replace,
+    Off,
+}
+
+/// The port for kubelet, hooks and operators.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    pub listen: SocketAddr,
+    /// No sign of life from a worker for this long: not ready.
+    pub stale_after: Duration,
+    /// File that holds the bearer token of the hooks.
+    pub hook_token_file: Option<PathBuf>,
+}
+
+/// How the pod leaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// Keep serving at least this long.
+    pub min: Duration,
+    /// … and until no new request came for this long and none is in flight.
+    pub quiet: Duration,
+    /// … but never longer than this.
+    pub deadline: Duration,
+    pub ready: DrainReady,
+    /// The app's hook alone for this long: the app restarts, the pod stays.
+    pub restart_window: Duration,
+}
+
+/// What `/ready` says while draining.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DrainReady {
+    Fail,
+    Hold,
+}
+
+/// One configured check: the keys every check has, and those of its kind.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckSpec {
+    pub name: String,
+    /// Name of a row in the table of kinds.
+    pub kind: &'static str,
+    pub gates: Gates,
+    /// Names of checks that must have passed first.
+    pub after: Vec<String>,
+    /// Between runs while passing.
+    pub interval: Duration,
+    /// Between runs while not passing.
+    pub interval_failing: Duration,
+    /// One run.
+    pub timeout: Duration,
+    /// Passes in a row to count as passing.
+    pub success_threshold: u32,
+    /// Failures in a row to count as failing.
+    pub failure_threshold: u32,
+    /// The keys of the kind, secrets filled in, already accepted by [`Kind::accept`].
+    pub own: Own,
+}
+
+/// When a check counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gates {
+    /// Must pass once before the first ready, and again after the app restarted.
+    Startup,
+    /// Its failure makes the pod not ready at any time.
+    Always,
+    /// Reported only.
+    Never,
+}
+
+/// The keys of a check's kind. Holds secrets: `Debug` shows nothing.
+#[derive(Clone, PartialEq)]
+pub struct Own(pub Value);
+
+impl fmt::Debug for Own {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Own(…)")
+    }
+}
+
+/// What the program says, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// A `tracing` filter: `info`, or `info,readygate::proxy=debug`.
+    pub level: String,
+    pub format: LogFormat,
+    pub access: AccessLog,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// JSON unless on a terminal.
+    Auto,
+    Json,
+    Text,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    Off,
+    Errors,
+    All,
+}
+
+/// A row of the table of kinds, as configuration sees it. `check::KINDS` holds the rows; they are passed
+/// in, since this module imports nothing of the crate.
+#[derive(Clone, Copy)]
+pub struct Kind {
+    /// The key that names the kind, e.g. `tcp`.
+    pub name: &'static str,
+    /// One line for the reference table: when it passes.
+    pub passes_when: &'static str,
+    /// The default of `gates`.
+    pub gates: fn(&Own, &[Listener]) -> Gates,
+    /// Checks the kind's own keys (after secrets were filled in).
+    pub accept: fn(&Own, &[Listener]) -> Result<(), Vec<KeyError>>,
+    /// The schema of the kind's own keys.
+    pub schema: fn(&mut schemars::SchemaGenerator) -> schemars::Schema,
+    /// URL schemes of `--check` that mean this kind.
+    pub schemes: &'static [&'static str],
+    /// Own keys for a `--check` URL of one of `schemes`; the error says what is wrong with it.
+    pub from_url: fn(&str) -> Result<Value, String>,
+}
+
+/// A problem with one key below a check's kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyError {
+    /// Path below the kind's key, e.g. `["requests", "0", "expect"]`; empty for the kind itself.
+    pub path: Vec<String>,
+    /// What was found and what is allowed, lower case, no full stop. Never a secret.
+    pub message: String,
+    /// The names allowed there if an unknown key is the problem: the loader adds the nearest.
+    pub known: Vec<String>,
+}
+
+/// Environment of the process, injected so that tests can bring their own.
+pub type Environment = BTreeMap<String, String>;

@@ -1,0 +1,5 @@
+//! readygate: a sidecar that makes a pod's readiness probe true.
+
+pub mod check;
+pub mod config;
+pub mod traffic;
