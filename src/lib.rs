@@ -2,4 +2,5 @@
 
 pub mod check;
 pub mod config;
+pub mod gate;
 pub mod traffic;

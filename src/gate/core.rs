@@ -1,0 +1,466 @@
+//! The life of the gate as a pure state machine: events in, at most one transition out, the clock passed in.
+//!
+//! ```text
+//!            every startup check passed          an always check failed
+//!            and every always check passes       or the app's port refuses
+//!  starting ──────────────────────────────► ready ◄──────────────────► failing
+//!     ▲                                       │                           │
+//!     └────────── the app restarted ──────────┴───────────────────────────┘
+//!  any ── drain ──► draining ──► drained
+//! ```
+//!
+//! Invariants, held by the property test below: `draining` is left for `drained` only and `drained` never;
+//! `ready` implies that every startup check passed since the last arm and that nothing says the app's port
+//! refuses; a threshold counts results in a row.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::tally::{Standing, Tally};
+
+/// Where the pod is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Phase {
+    /// Not every startup check has passed since the last arm.
+    Starting = 0,
+    /// The pod can serve.
+    Ready = 1,
+    /// It could, and now an always check fails, the app's port refuses, or the app is being stopped.
+    Failing = 2,
+    /// The pod leaves; requests are still served.
+    Draining = 3,
+    /// Nothing is left to serve.
+    Drained = 4,
+}
+
+impl Phase {
+    pub const ALL: [Self; 5] = [Self::Starting, Self::Ready, Self::Failing, Self::Draining, Self::Drained];
+
+    /// The name used in metrics, logs and `/status`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Failing => "failing",
+            Self::Draining => "draining",
+            Self::Drained => "drained",
+        }
+    }
+}
+
+/// Why a phase changed: a closed set, since it is a metric's label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    ChecksPassed,
+    CheckFailed,
+    AppRefused,
+    AppStopping,
+    AppRestarted,
+    DrainStarted,
+    Drained,
+    Reloaded,
+}
+
+impl Cause {
+    pub const ALL: [Self; 8] = [
+        Self::ChecksPassed,
+        Self::CheckFailed,
+        Self::AppRefused,
+        Self::AppStopping,
+        Self::AppRestarted,
+        Self::DrainStarted,
+        Self::Drained,
+        Self::Reloaded,
+    ];
+
+    /// The name used as a label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ChecksPassed => "checks_passed",
+            Self::CheckFailed => "check_failed",
+            Self::AppRefused => "app_refused",
+            Self::AppStopping => "app_stopping",
+            Self::AppRestarted => "app_restarted",
+            Self::DrainStarted => "drain_started",
+            Self::Drained => "drained",
+            Self::Reloaded => "reloaded",
+        }
+    }
+}
+
+/// When a check counts; as `config::Gates`, which this floor does not import.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Startup,
+    Always,
+    Never,
+}
+
+impl Role {
+    /// The word of the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Startup => "startup",
+            Self::Always => "always",
+            Self::Never => "never",
+        }
+    }
+}
+
+/// What the gate must know of a check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckRule {
+    pub name: Arc<str>,
+    pub kind: &'static str,
+    pub role: Role,
+    /// Passes in a row to count as passing; at least 1.
+    pub success_threshold: u32,
+    /// Failures in a row to count as failing; at least 1.
+    pub failure_threshold: u32,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A run of a check ended. Results of an arm that is over, and of checks that are gone, are ignored.
+    Checked { check: Arc<str>, arm: u64, passed: bool, line: String, took: Duration },
+    /// A run that goes on has news; changes no verdict.
+    Progress { check: Arc<str>, arm: u64, line: String },
+    /// Nothing accepts connections on the app's port any more.
+    AppRefused { app: usize },
+    /// The app's port accepts connections.
+    AppAccepted { app: usize },
+    /// The app's preStop hook came, and no drain: it is being deleted or restarted.
+    AppStopping,
+    /// No drain followed the app's hook: the container restarts, the pod stays.
+    AppRestarting,
+    /// The pod leaves. `hold_ready` keeps the readiness answer as it was.
+    DrainStarted { hold_ready: bool },
+    /// Nothing is left to serve.
+    Drained,
+    /// The checks after a reload; `changed` names those whose evidence no longer counts.
+    Configured { rules: Vec<CheckRule>, changed: Vec<Arc<str>> },
+}
+
+/// A change of phase.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transition {
+    pub from: Phase,
+    pub to: Phase,
+    pub cause: Cause,
+    /// One line for people.
+    pub detail: String,
+    pub at: Instant,
+}
+
+/// A check as the gate sees it.
+#[derive(Clone, Debug)]
+pub struct Tracked {
+    pub rule: CheckRule,
+    pub tally: Tally,
+    /// Added or changed by a reload while the gate was open: counts from the next arm on.
+    pub exempt: bool,
+    /// What the last run said, or the one that goes on.
+    pub line: String,
+    pub took: Option<Duration>,
+    pub at: Option<Instant>,
+    /// From the arm to the moment the check counted as passing.
+    pub time_to_pass: Option<Duration>,
+    pub runs: u64,
+}
+
+impl Tracked {
+    fn new(rule: CheckRule, exempt: bool) -> Self {
+        Self {
+            rule,
+            tally: Tally::default(),
+            exempt,
+            line: String::new(),
+            took: None,
+            at: None,
+            time_to_pass: None,
+            runs: 0,
+        }
+    }
+}
+
+/// One port of the app.
+#[derive(Clone, Debug)]
+pub struct App {
+    /// For people: `127.0.0.1:8080`.
+    pub name: Arc<str>,
+    pub refusing: bool,
+    /// Accepted a connection at some time: a refusal after that is a loss, not a slow start.
+    pub seen: bool,
+}
+
+/// The state machine.
+#[derive(Clone, Debug)]
+pub struct Core {
+    phase: Phase,
+    since: Instant,
+    arm: u64,
+    armed_at: Instant,
+    opened: bool,
+    checks: Vec<Tracked>,
+    apps: Vec<App>,
+    /// The app's hook came; whether the gate was open then.
+    stopping: Option<bool>,
+    /// A drain began; whether `/ready` may still say yes.
+    draining: Option<bool>,
+    restarts: u64,
+}
+
+impl Core {
+    /// A gate that has seen nothing yet: `starting`, armed at `now`.
+    pub fn new(rules: Vec<CheckRule>, apps: impl IntoIterator<Item = Arc<str>>, now: Instant) -> Self {
+        Self {
+            phase: Phase::Starting,
+            since: now,
+            arm: 1,
+            armed_at: now,
+            opened: false,
+            checks: rules.into_iter().map(|rule| Tracked::new(rule, false)).collect(),
+            apps: apps.into_iter().map(|name| App { name, refusing: false, seen: false }).collect(),
+            stopping: None,
+            draining: None,
+            restarts: 0,
+        }
+    }
+
+    /// Takes an event; says the transition it caused.
+    pub fn apply(&mut self, event: Event, now: Instant) -> Option<Transition> {
+        let (cause, detail) = match event {
+            Event::Checked { check, arm, passed, line, took } => {
+                self.checked(&check, arm, passed, line, took, now)?
+            }
+            Event::Progress { check, arm, line } => {
+                if arm == self.arm
+                    && let Some(tracked) = self.checks.iter_mut().find(|t| t.rule.name == check)
+                {
+                    tracked.line = line;
+                }
+                return None;
+            }
+            Event::AppRefused { app } => {
+                let app = self.apps.get_mut(app)?;
+                app.refusing = true;
+                (Cause::AppRefused, format!("the app refuses connections on {}", app.name))
+            }
+            Event::AppAccepted { app } => {
+                let app = self.apps.get_mut(app)?;
+                let restarted = app.seen && app.refusing;
+                let detail = format!("the app accepts connections on {} again", app.name);
+                app.seen = true;
+                app.refusing = false;
+                if restarted {
+                    self.restarts += 1;
+                    self.rearm(now);
+                    (Cause::AppRestarted, detail)
+                } else {
+                    (Cause::ChecksPassed, EVERYTHING_PASSES.to_owned())
+                }
+            }
+            Event::AppStopping => {
+                if self.draining.is_some() || self.stopping.is_some() {
+                    return None;
+                }
+                self.stopping = Some(self.phase == Phase::Ready);
+                (Cause::AppStopping, "the app is being stopped: its preStop hook came".to_owned())
+            }
+            Event::AppRestarting => {
+                self.stopping.take()?;
+                self.rearm(now);
+                (
+                    Cause::AppRestarted,
+                    "the app restarts: its preStop hook came and no drain followed".to_owned(),
+                )
+            }
+            Event::DrainStarted { hold_ready } => {
+                if self.draining.is_some() {
+                    return None;
+                }
+                let open = self.stopping.take().unwrap_or(self.phase == Phase::Ready);
+                self.draining = Some(hold_ready && open);
+                (Cause::DrainStarted, "the pod is leaving".to_owned())
+            }
+            Event::Drained => {
+                self.draining?;
+                return self.enter(
+                    Phase::Drained,
+                    Cause::Drained,
+                    "nothing is left to serve".to_owned(),
+                    now,
+                );
+            }
+            Event::Configured { rules, changed } => {
+                self.configured(rules, &changed);
+                (Cause::Reloaded, "the configuration changed".to_owned())
+            }
+        };
+        self.enter(self.target(), cause, detail, now)
+    }
+
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// When the phase began.
+    pub fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// Counts arms from 1; a result belongs to the arm in which its run began.
+    pub fn arm(&self) -> u64 {
+        self.arm
+    }
+
+    /// When the gate was last armed.
+    pub fn armed_at(&self) -> Instant {
+        self.armed_at
+    }
+
+    pub fn checks(&self) -> &[Tracked] {
+        &self.checks
+    }
+
+    pub fn apps(&self) -> &[App] {
+        &self.apps
+    }
+
+    /// Restarts of the app seen so far.
+    pub fn restarts(&self) -> u64 {
+        self.restarts
+    }
+
+    /// Whether the app's hook came and no drain yet.
+    pub fn stopping(&self) -> bool {
+        self.stopping.is_some()
+    }
+
+    /// The answer of `/ready`.
+    pub fn is_ready(&self) -> bool {
+        match self.draining {
+            Some(held) => held && !self.refusing(),
+            None => self.phase == Phase::Ready,
+        }
+    }
+
+    /// The answer of `/lb`: no from the first moment of a drain.
+    pub fn is_ready_for_balancers(&self) -> bool {
+        self.phase == Phase::Ready
+    }
+
+    /// Whether requests pass whatever `not_ready` says: the gate is open, or the pod (or the app, which was
+    /// open until its hook came) is leaving and serves what still comes.
+    pub fn admits(&self) -> bool {
+        self.phase == Phase::Ready || self.draining.is_some() || self.stopping == Some(true)
+    }
+
+    /// Whether one of the app's ports refuses.
+    pub fn refusing(&self) -> bool {
+        self.apps.iter().any(|app| app.refusing)
+    }
+
+    /// Whether a check still keeps the gate closed.
+    pub fn blocks(&self, tracked: &Tracked) -> bool {
+        if tracked.exempt {
+            return false;
+        }
+        match tracked.rule.role {
+            Role::Startup => !tracked.tally.passed(),
+            Role::Always if self.opened => tracked.tally.standing() == Standing::Failing,
+            Role::Always => tracked.tally.standing() != Standing::Passing,
+            Role::Never => false,
+        }
+    }
+
+    fn target(&self) -> Phase {
+        if self.draining.is_some() {
+            return if self.phase == Phase::Drained { Phase::Drained } else { Phase::Draining };
+        }
+        let blocked = self.stopping.is_some()
+            || self.apps.iter().any(|app| app.refusing || !app.seen)
+            || self.checks.iter().any(|tracked| self.blocks(tracked));
+        match (blocked, self.opened) {
+            (false, _) => Phase::Ready,
+            (true, true) => Phase::Failing,
+            (true, false) => Phase::Starting,
+        }
+    }
+
+    fn enter(&mut self, to: Phase, cause: Cause, detail: String, now: Instant) -> Option<Transition> {
+        if to == Phase::Ready {
+            self.opened = true;
+        }
+        if to == self.phase {
+            return None;
+        }
+        let from = std::mem::replace(&mut self.phase, to);
+        self.since = now;
+        Some(Transition { from, to, cause, detail, at: now })
+    }
+
+    fn rearm(&mut self, now: Instant) {
+        self.arm += 1;
+        self.armed_at = now;
+        self.opened = false;
+        for tracked in &mut self.checks {
+            tracked.tally = Tally::default();
+            tracked.exempt = false;
+            tracked.time_to_pass = None;
+        }
+    }
+
+    fn checked(
+        &mut self,
+        check: &str,
+        arm: u64,
+        passed: bool,
+        line: String,
+        took: Duration,
+        now: Instant,
+    ) -> Option<(Cause, String)> {
+        if arm != self.arm {
+            return None;
+        }
+        let tracked = self.checks.iter_mut().find(|t| &*t.rule.name == check)?;
+        let rule = &tracked.rule;
+        tracked.tally.count(passed, rule.success_threshold, rule.failure_threshold);
+        tracked.runs += 1;
+        tracked.took = Some(took);
+        tracked.at = Some(now);
+        if tracked.time_to_pass.is_none() && tracked.tally.passed() {
+            tracked.time_to_pass = Some(now.saturating_duration_since(self.armed_at));
+        }
+        tracked.line = line;
+        Some(if passed {
+            (Cause::ChecksPassed, EVERYTHING_PASSES.to_owned())
+        } else {
+            (Cause::CheckFailed, format!("{}: {}", rule.name, tracked.line))
+        })
+    }
+
+    fn configured(&mut self, rules: Vec<CheckRule>, changed: &[Arc<str>]) {
+        let mut old = std::mem::take(&mut self.checks);
+        for rule in rules {
+            let kept = old.iter().position(|t| t.rule.name == rule.name && !changed.contains(&rule.name));
+            self.checks.push(match kept {
+                Some(at) => Tracked { rule, ..old.swap_remove(at) },
+                // A reload alone never closes an open gate: what is new counts from the next arm on, but
+                // an always check that then fails its threshold does close it.
+                None => {
+                    let exempt = self.opened && rule.role == Role::Startup;
+                    Tracked::new(rule, exempt)
+                }
+            });
+        }
+    }
+}
+
+const EVERYTHING_PASSES: &str = "the app accepts connections and every check that counts passes";
+
+#[cfg(test)]
+#[path = "core_tests.rs"]
+mod tests;
