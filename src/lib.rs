@@ -2,5 +2,6 @@
 
 pub mod check;
 pub mod config;
+pub mod drain;
 pub mod gate;
 pub mod traffic;
