@@ -4,4 +4,5 @@ pub mod check;
 pub mod config;
 pub mod drain;
 pub mod gate;
+pub mod metrics;
 pub mod traffic;
