@@ -4,6 +4,8 @@ pub mod check;
 pub mod config;
 pub mod drain;
 pub mod gate;
+pub mod metrics;
 pub mod proxy;
+pub mod signals;
 pub mod supervisor;
 pub mod traffic;
