@@ -1,0 +1,4 @@
+//! The command line: one subcommand a file.
+
+pub mod schema;
+pub mod validate;
