@@ -9,6 +9,7 @@ mod file;
 mod http;
 mod own;
 mod tcp;
+mod warmup;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -129,4 +130,4 @@ impl fmt::Debug for Kind {
 }
 
 /// Every kind of check.
-pub const KINDS: &[Kind] = &[file::KIND, http::KIND, tcp::KIND];
+pub const KINDS: &[Kind] = &[file::KIND, http::KIND, tcp::KIND, warmup::KIND];
