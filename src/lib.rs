@@ -5,4 +5,5 @@ pub mod config;
 pub mod drain;
 pub mod gate;
 pub mod metrics;
+pub mod telemetry;
 pub mod traffic;
