@@ -9,4 +9,5 @@ pub mod metrics;
 pub mod proxy;
 pub mod signals;
 pub mod supervisor;
+pub mod telemetry;
 pub mod traffic;
