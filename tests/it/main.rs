@@ -1,1 +1,3 @@
-fn main() {}
+//! Promises of the product, one module each, held on real processes and sockets.
+
+mod layers;
