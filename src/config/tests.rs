@@ -301,6 +301,13 @@ fn each_problem_says_where_what_and_what_is_allowed() {
             "app.yaml:1:23: checks.a.tcp.addres: unknown key, did you mean \"address\"?",
         ),
         (
+            "checks: { a: { http: { retries: x, ulr: 2, token: 3 } } }\n",
+            "app.yaml:1:22: checks.a.http: url is missing\n\
+             app.yaml:1:33: checks.a.http.retries: \"x\" is not allowed, expected a number\n\
+             app.yaml:1:36: checks.a.http.ulr: unknown key, did you mean \"url\"?\n\
+             app.yaml:1:51: checks.a.http.token: 3 is not allowed, expected text",
+        ),
+        (
             "checks: { a: { tcp: x } }\n",
             "app.yaml:1:21: checks.a.tcp: x is not allowed, expected a map of keys",
         ),
