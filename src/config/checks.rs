@@ -150,6 +150,9 @@ fn kind_of(path: &Path, kinds: &[Kind], tree: &mut Tree, report: &mut Report) ->
 }
 
 /// The keys of the kind, if the kind accepts them.
+///
+/// A kind may stop at its first error. So what it refuses is taken away and the rest shown to it again; it is
+/// not asked what it says of that gap.
 fn own_keys(
     path: &Path,
     kind: &Kind,
@@ -157,6 +160,7 @@ fn own_keys(
     tree: &mut Tree,
     report: &mut Report,
 ) -> Option<Own> {
+    let mut removed: Vec<Path> = Vec::new();
     loop {
         let own = match tree.get(path).cloned() {
             None | Some(Value::Null) => Value::Object(Map::new()),
@@ -169,26 +173,42 @@ fn own_keys(
             }
         };
         let own = Own(own);
-        let Err(errors) = (kind.accept)(&own, listeners) else { return Some(own) };
+        let Err(mut errors) = (kind.accept)(&own, listeners) else {
+            return removed.is_empty().then_some(own);
+        };
         let place = |error: &KeyError| [path.as_slice(), error.path.as_slice()].concat();
         // A variable or a secret that is more than text. (No short cut: every one of them is tried.)
         if errors.iter().filter(|error| tree.reread(&place(error))).count() > 0 {
             continue;
         }
+        errors.retain(|error| !removed.iter().any(|gap| gap.starts_with(&place(error))));
+        if errors.is_empty() {
+            return None;
+        }
+        let mut goes_on = true;
         for error in &errors {
-            let known: Vec<&str> = error.known.iter().map(String::as_str).collect();
-            let message = tree.without_secrets(path, &error.message);
             let at = place(error);
             // What was missing is not wrong as well.
             if !report.is_blamed(&at) || error.path.is_empty() {
-                match error.path.last().and_then(|key| super::error::nearest(key, &known)) {
-                    Some(name) => report.key(&at, format!("{message}, did you mean \"{name}\"?")),
-                    None if known.is_empty() => report.value(&at, message),
-                    None => report.key(&at, message),
-                }
+                refuse(&at, error, &tree.without_secrets(path, &error.message), report);
             }
+            // What is missing, or wrong with the whole, is in the way of the rest.
+            goes_on &= !error.path.is_empty() && tree.remove(&at).is_some();
+            removed.push(at);
         }
-        return None;
+        if !goes_on {
+            return None;
+        }
+    }
+}
+
+/// Notes what a kind said of the key at `at`.
+fn refuse(at: &[String], error: &KeyError, message: &str, report: &mut Report) {
+    let known: Vec<&str> = error.known.iter().map(String::as_str).collect();
+    match error.path.last().and_then(|key| super::error::nearest(key, &known)) {
+        Some(name) => report.key(at, format!("{message}, did you mean \"{name}\"?")),
+        None if known.is_empty() => report.value(at, message),
+        None => report.key(at, message),
     }
 }
 

@@ -102,6 +102,8 @@ impl Report {
     pub(super) fn add(&mut self, place: Option<Place>, path: &[String], message: String) {
         // The second thing that is wrong with a key is mostly a consequence of the first.
         if path.is_empty() || self.blamed.insert(path.to_vec()) {
+            // One line each, whatever a kind or a parser says.
+            let message = message.replace(char::is_control, " ");
             self.problems.push(Problem { place, path: path.to_vec(), message });
         }
     }
@@ -125,6 +127,9 @@ impl Report {
 
 /// The message for a name that nobody knows, e.g. `unknown key, did you mean "quiet"? allowed: min, quiet`.
 pub(super) fn unknown(what: &str, found: &str, known: &[&str]) -> String {
+    if known.is_empty() {
+        return what.to_owned();
+    }
     let allowed = known.join(", ");
     match nearest(found, known) {
         Some(name) => format!("{what}, did you mean \"{name}\"? allowed: {allowed}"),

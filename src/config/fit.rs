@@ -12,7 +12,7 @@ use serde_path_to_error::Segment;
 use yaml_rust2::{Yaml, YamlLoader};
 
 use super::error::{Report, unknown};
-use super::place::{Path, Places};
+use super::place::{Path, Places, is_doubtful};
 use super::secret::Secrets;
 
 /// The merged configuration twice: as written, and with secrets filled in.
@@ -103,9 +103,11 @@ impl Tree {
         let mut message = message.to_owned();
         for secret in self.secret.iter().filter(|secret| secret.starts_with(path)) {
             let Some(Value::String(filled)) = find(&self.filled, secret) else { continue };
-            for text in [filled.clone(), filled.escape_debug().to_string()] {
+            let debug = format!("{filled:?}");
+            let json = Value::from(filled.as_str()).to_string();
+            for text in [filled.as_str(), debug.trim_matches('"'), json.trim_matches('"')] {
                 if !text.is_empty() {
-                    message = message.replace(&text, "…");
+                    message = message.replace(text, "…");
                 }
             }
         }
@@ -132,6 +134,10 @@ impl Tree {
         self.loose.remove(&path);
         let Some(value @ Value::String(_)) = find_mut(&mut self.value, &path) else { return false };
         let Some(read) = value.as_str().and_then(yaml) else { return false };
+        // A secret may be a number. As a map it would have keys, and errors show keys.
+        if self.secret.contains(&path) && (read.is_object() || read.is_array()) {
+            return false;
+        }
         let changed = read != *value;
         *value = read;
         changed
@@ -154,6 +160,7 @@ impl Tree {
                 // A key without a value, as when all below it is commented out, is no key.
                 self.remove(&at);
             } else if !self.reread(&at) {
+                let message = self.choices::<T>(path, &at, message);
                 report.value(&at, self.misfit(&at, &message));
                 if at.len() <= path.len() || self.is_item(&at) {
                     // Nothing can stand in for the whole, nor for an item of a list.
@@ -167,6 +174,18 @@ impl Tree {
         T::default()
     }
 
+    /// serde names the choices only to who tries a wrong one; of a number it says `string or map`.
+    fn choices<T: DeserializeOwned>(&self, from: &[String], at: &[String], message: String) -> String {
+        if !message.ends_with("expected string or map") {
+            return message;
+        }
+        let mut whole = self.get(from).cloned().unwrap_or_default();
+        if let Some(value) = at.get(from.len()..).and_then(|below| find_mut(&mut whole, below)) {
+            *value = Value::String(String::new());
+        }
+        T::deserialize(whole).err().map_or(message, |error| error.to_string())
+    }
+
     /// What to say of a value that does not fit: what was written, and what serde expected.
     fn misfit(&self, at: &[String], message: &str) -> String {
         let found = shown(find(&self.written, at).unwrap_or(&Value::Null));
@@ -175,7 +194,13 @@ impl Tree {
             Some(expected) => (expected, ", or off"),
             None => (expected, ""),
         };
-        let words = expected.strip_prefix("one of ").unwrap_or(expected).replace('`', "");
+        let words = expected.strip_prefix("one of ").map_or(expected.to_owned(), |names| {
+            match names.rsplit_once(", ") {
+                Some((names, last)) => format!("{names} or {last}"),
+                None => names.to_owned(),
+            }
+        });
+        let words = words.replace('`', "");
         let expected = match words.as_str() {
             "u32" | "u64" | "usize" => "a whole number",
             "a nonzero u32" | "a nonzero usize" => "a whole number from 1",
@@ -270,11 +295,13 @@ fn has_unknown(value: &Value, known: &[&str]) -> bool {
 
 /// Text as YAML would read it: a scalar, or a list or map in flow style.
 fn yaml(text: &str) -> Option<Value> {
-    // The walk refuses what the loader below would not survive.
-    let flow = text.trim_start().starts_with(['[', '{']);
-    let guard = if flow { format!("value: {text}") } else { "value: 0".to_owned() };
-    let (slips, end) = Places::default().walk_yaml(&guard);
-    if !slips.is_empty() || end.is_err() || (!flow && text.contains(['\n', '&', '*', ':'])) {
+    let text = text.trim();
+    if !text.starts_with(['[', '{']) {
+        return if is_doubtful(text) { None } else { from_yaml(&Yaml::from_str(text)) };
+    }
+    // The walk refuses what the loader would not survive.
+    let (slips, end) = Places::default().walk_yaml(&format!("value: {text}"));
+    if !slips.is_empty() || end.is_err() {
         return None;
     }
     let mut documents = YamlLoader::load_from_str(text).ok()?;

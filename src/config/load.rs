@@ -95,7 +95,7 @@ pub fn load(sources: &Sources, kinds: &[Kind]) -> Result<Loaded, Problems> {
     for name in tree.keys(&path(&["checks"])) {
         drafts.push(Draft::read(&name, kinds, &listeners, &mut tree, &mut report));
     }
-    super::rules::judge(&raw, &drafts, &mut report);
+    super::rules::judge(&raw, &drafts, &tree, &mut report);
 
     let effective = effective(&raw, &drafts, kinds, &listeners, &tree);
     let checks = drafts.iter().filter_map(|draft| draft.spec(kinds, &listeners)).collect();
@@ -223,8 +223,7 @@ fn app_checks(listeners: &[Listener], tree: &mut Tree) {
         seen.push(&listener.upstream);
         let name = if listeners.len() == 1 { "app".to_owned() } else { format!("app_{}", listener.name) };
         let address = |url: &str| Value::from(url.trim_start_matches("http://").trim_end_matches('/'));
-        let resolved = serde_json::to_value(UpstreamUrl(listener.upstream.clone())).unwrap_or_default();
-        let value = address(resolved.as_str().unwrap_or_default());
+        let value = address(&UpstreamUrl(listener.upstream.clone()).to_string());
         let upstream_at = path(&["listeners", &listener.name, "upstream"]);
         // A secret in the upstream stays one here.
         let written = match tree.written(&upstream_at).and_then(Value::as_str) {

@@ -82,7 +82,7 @@ pub struct Upstream {
 
 /// What happens to a request while the gate is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case", expecting = "forward, hold or reject")]
+#[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub enum NotReady {
     /// Send it on anyway.
@@ -134,7 +134,7 @@ pub struct Hold {
 
 /// What happens to `X-Forwarded-For`, `-Proto` and `-Host`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case", expecting = "append, replace or off")]
+#[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub enum Forwarded {
     Append,
@@ -168,7 +168,7 @@ pub struct Drain {
 
 /// What `/ready` says while draining.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case", expecting = "fail or hold")]
+#[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub enum DrainReady {
     Fail,
@@ -200,7 +200,7 @@ pub struct CheckSpec {
 
 /// When a check counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case", expecting = "startup, always or never")]
+#[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub enum Gates {
     /// Must pass once before the first ready, and again after the app restarted.
@@ -231,7 +231,7 @@ pub struct Log {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case", expecting = "auto, json or text")]
+#[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub enum LogFormat {
     /// JSON unless on a terminal.
@@ -241,7 +241,7 @@ pub enum LogFormat {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case", expecting = "off, errors or all")]
+#[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub enum AccessLog {
     Off,

@@ -68,6 +68,11 @@ impl Places {
         matches!(self.set.get(path), Some(Place::Variable(_)))
     }
 
+    /// Whether somebody wrote the key at `path`.
+    pub(super) fn is_written(&self, path: &[String]) -> bool {
+        self.positions.contains_key(path) || self.set.keys().any(|key| path.starts_with(key))
+    }
+
     pub(super) fn of_value(&self, path: &[String]) -> Option<Place> {
         self.find(path, |(_, value)| *value)
     }
@@ -310,7 +315,7 @@ impl Walk<'_> {
 }
 
 /// Whether a plain scalar is one that YAML 1.1, YAML 1.2 and people read differently.
-fn is_doubtful(text: &str) -> bool {
+pub(super) fn is_doubtful(text: &str) -> bool {
     let digits = text.trim_start_matches(['+', '-']);
     let lower = digits.to_ascii_lowercase();
     let zero = digits.len() > 1

@@ -240,14 +240,20 @@ fn upstream(url: &str) -> Option<Upstream> {
 
 const PLANNED_SCHEMES: &[&str] = &["h2c://", "https://", "tcp://", "unix:"];
 
-impl Serialize for UpstreamUrl {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+impl fmt::Display for UpstreamUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let UpstreamUrl(Upstream { host, port }) = self;
         if host.contains(':') {
-            serializer.collect_str(&format_args!("http://[{host}]:{port}"))
+            write!(f, "http://[{host}]:{port}")
         } else {
-            serializer.collect_str(&format_args!("http://{host}:{port}"))
+            write!(f, "http://{host}:{port}")
         }
+    }
+}
+
+impl Serialize for UpstreamUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
