@@ -1,6 +1,7 @@
 //! `readygate validate`: every error of a configuration file, or the effective configuration.
 
 use std::io::{self, Write};
+use std::net::SocketAddrV4;
 use std::path::Path;
 
 use serde_json::Value;
@@ -62,9 +63,7 @@ fn node(value: &Value, indent: usize, yaml: &mut String) {
         Value::Array(items) if !items.is_empty() => {
             *yaml += "\n";
             for item in items {
-                *yaml += &" ".repeat(indent + 2);
-                *yaml += "-";
-                node(item, indent + 2, yaml);
+                item_of_a_list(item, indent + 2, yaml);
             }
         }
         Value::String(string) => *yaml += &format!(" {}\n", text(string)),
@@ -72,17 +71,32 @@ fn node(value: &Value, indent: usize, yaml: &mut String) {
     }
 }
 
-/// Text without quotes if nobody can take it for anything else.
+/// The first key of a map stands on the line of its `-`.
+fn item_of_a_list(item: &Value, indent: usize, yaml: &mut String) {
+    let start = yaml.len() + indent;
+    if item.as_object().is_some_and(|entries| !entries.is_empty()) {
+        map(item, indent + 2, yaml);
+        yaml.replace_range(start..start + 1, "-");
+    } else {
+        *yaml += &format!("{}-", " ".repeat(indent));
+        node(item, indent, yaml);
+    }
+}
+
+/// Text without quotes if no version of YAML takes it for anything else.
 fn text(text: &str) -> String {
     let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
-    let number_of_a_unit = unit.len() < text.len() && ["s", "ms", "KiB", "MiB", "GiB"].contains(&unit);
+    let number_with_unit = unit.len() < text.len() && UNITS.contains(&unit);
     let first = |b: u8| b.is_ascii_alphabetic() || b == b'/';
     let plain = text.bytes().next().is_some_and(first)
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-./:".contains(&b))
-        && !text.ends_with(':');
-    let reserved =
-        ["true", "false", "yes", "no", "on", "y", "n", "null"].contains(&text.to_lowercase().as_str());
-    if (plain && !reserved) || number_of_a_unit { text.to_owned() } else { Value::from(text).to_string() }
+        && !text.ends_with(':')
+        && !RESERVED.contains(&text.to_lowercase().as_str());
+    let address = text.parse::<SocketAddrV4>().is_ok();
+    if plain || number_with_unit || address { text.to_owned() } else { Value::from(text).to_string() }
 }
 
+const UNITS: &[&str] = &["ms", "s", "m", "h", "d", "KiB", "MiB", "GiB", "%"];
+/// Not `off`, which is a word of this configuration and reads better as it is.
+const RESERVED: &[&str] = &["true", "false", "yes", "no", "on", "y", "n", "null"];
 const EXIT_CONFIGURATION: u8 = 78;

@@ -151,8 +151,8 @@ fn kind_of(path: &Path, kinds: &[Kind], tree: &mut Tree, report: &mut Report) ->
 
 /// The keys of the kind, if the kind accepts them.
 ///
-/// A kind may stop at its first error. So what it refuses is taken away and the rest shown to it again; it is
-/// not asked what it says of that gap.
+/// A kind may stop at its first error. So what it refuses is taken away and the rest shown to it again; what
+/// it then says of the gap is no news.
 fn own_keys(
     path: &Path,
     kind: &Kind,
@@ -160,7 +160,7 @@ fn own_keys(
     tree: &mut Tree,
     report: &mut Report,
 ) -> Option<Own> {
-    let mut removed: Vec<Path> = Vec::new();
+    let mut gaps: Vec<Path> = Vec::new();
     loop {
         let own = match tree.get(path).cloned() {
             None | Some(Value::Null) => Value::Object(Map::new()),
@@ -173,42 +173,68 @@ fn own_keys(
             }
         };
         let own = Own(own);
-        let Err(mut errors) = (kind.accept)(&own, listeners) else {
-            return removed.is_empty().then_some(own);
+        let Err(errors) = (kind.accept)(&own, listeners) else {
+            return gaps.is_empty().then_some(own);
         };
         let place = |error: &KeyError| [path.as_slice(), error.path.as_slice()].concat();
         // A variable or a secret that is more than text. (No short cut: every one of them is tried.)
-        if errors.iter().filter(|error| tree.reread(&place(error))).count() > 0 {
+        if gaps.is_empty() && errors.iter().filter(|error| tree.reread(&place(error))).count() > 0 {
             continue;
         }
-        errors.retain(|error| !removed.iter().any(|gap| gap.starts_with(&place(error))));
-        if errors.is_empty() {
-            return None;
-        }
-        let mut goes_on = true;
+        // The last of a list first, so that the places of the others stay.
+        let mut refused: Vec<Path> = Vec::new();
         for error in &errors {
             let at = place(error);
+            let as_written = before(&gaps, &at);
             // What was missing is not wrong as well.
-            if !report.is_blamed(&at) || error.path.is_empty() {
-                refuse(&at, error, &tree.without_secrets(path, &error.message), report);
+            let is_news =
+                !gaps.iter().any(|gap| gap.starts_with(&as_written)) && !report.is_blamed(&as_written);
+            if is_news || (error.path.is_empty() && gaps.is_empty()) {
+                refuse(&as_written, error, &tree.without_secrets(path, &error.message), report);
             }
-            // What is missing, or wrong with the whole, is in the way of the rest.
-            goes_on &= !error.path.is_empty() && tree.remove(&at).is_some();
-            removed.push(at);
+            refused.push(at);
         }
-        if !goes_on {
-            return None;
+        refused.sort_by_key(|at| std::cmp::Reverse(at.last().and_then(|index| index.parse::<usize>().ok())));
+        refused.dedup();
+        for at in refused {
+            // What is missing, or wrong with the whole, is in the way of the rest.
+            if at.len() == path.len() || tree.remove(&at).is_none() {
+                return None;
+            }
+            let gap = before(&gaps, &at);
+            gaps.push(gap);
         }
     }
+}
+
+/// Where the value that is now at `at` was before the items among `gaps` were taken out of their lists.
+fn before(gaps: &[Path], at: &[String]) -> Path {
+    let mut path = Path::new();
+    for key in at {
+        let Ok(mut index) = key.parse::<usize>() else {
+            path.push(key.clone());
+            continue;
+        };
+        let mut taken: Vec<usize> = gaps
+            .iter()
+            .filter(|gap| gap.len() == path.len() + 1 && gap.starts_with(&path))
+            .filter_map(|gap| gap.last()?.parse().ok())
+            .collect();
+        taken.sort_unstable();
+        for gap in taken {
+            index += usize::from(gap <= index);
+        }
+        path.push(index.to_string());
+    }
+    path
 }
 
 /// Notes what a kind said of the key at `at`.
 fn refuse(at: &[String], error: &KeyError, message: &str, report: &mut Report) {
     let known: Vec<&str> = error.known.iter().map(String::as_str).collect();
-    match error.path.last().and_then(|key| super::error::nearest(key, &known)) {
-        Some(name) => report.key(at, format!("{message}, did you mean \"{name}\"?")),
-        None if known.is_empty() => report.value(at, message),
-        None => report.key(at, message),
+    match error.path.last() {
+        Some(key) if !known.is_empty() => report.key(at, unknown("unknown key", key, &known)),
+        _ => report.value(at, message),
     }
 }
 

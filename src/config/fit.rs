@@ -119,8 +119,10 @@ impl Tree {
         let (last, above) = path.split_last()?;
         match find_mut(&mut self.value, above)? {
             Value::Object(map) => map.shift_remove(last),
-            // A place in a list stays, so that the paths of its neighbours do.
-            Value::Array(items) => items.get_mut(last.parse::<usize>().ok()?).map(Value::take),
+            Value::Array(items) => {
+                let index = last.parse::<usize>().ok().filter(|index| *index < items.len())?;
+                Some(items.remove(index))
+            }
             _ => None,
         }
     }
@@ -213,14 +215,11 @@ impl Tree {
     }
 
     fn drop_unknown(&mut self, at: &[String], known: &[&str], report: &mut Report) {
-        // The path may lead to the map or to the key.
-        let mut map = at.to_vec();
-        while !map.is_empty() && !self.get(&map).is_some_and(|value| has_unknown(value, known)) {
-            map.pop();
-        }
-        for key in self.keys(&map) {
+        // The path leads to the first unknown key; its siblings may be unknown too.
+        let map = at.split_last().map_or(at, |(_, map)| map);
+        for key in self.keys(map) {
             if !known.contains(&key.as_str()) {
-                let path = [map.as_slice(), std::slice::from_ref(&key)].concat();
+                let path = [map, std::slice::from_ref(&key)].concat();
                 let what =
                     if is_planned(&path) { "unknown key (not in this version)" } else { "unknown key" };
                 report.key(&path, unknown(what, &key, known));
@@ -287,10 +286,6 @@ fn known_keys(message: &str) -> Option<Vec<&str>> {
     let rest = message.strip_prefix("unknown field ")?;
     let (_, known) = rest.rsplit_once("expected ")?;
     Some(known.split('`').skip(1).step_by(2).collect())
-}
-
-fn has_unknown(value: &Value, known: &[&str]) -> bool {
-    value.as_object().is_some_and(|map| map.keys().any(|key| !known.contains(&key.as_str())))
 }
 
 /// Text as YAML would read it: a scalar, or a list or map in flow style.

@@ -51,6 +51,7 @@ impl Default for RawConfig {
 /// One port that clients talk to, and the app behind it.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a map of keys")]
+#[schemars(rename = "Listener")]
 pub struct RawListener {
     /// IP address and port to listen on.
     pub listen: Listen,
@@ -89,6 +90,7 @@ impl Default for RawListener {
 /// Deadlines of a listener.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a map of keys")]
+#[schemars(rename = "Timeouts")]
 pub struct RawTimeouts {
     /// From accept to the first byte of the first request.
     pub first_byte: Period,
@@ -120,6 +122,7 @@ impl Default for RawTimeouts {
 /// Bounds of a listener.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a map of keys")]
+#[schemars(rename = "Limits")]
 pub struct RawLimits {
     /// Client connections at once; more wait in the kernel.
     pub connections: NonZeroUsize,
@@ -148,6 +151,7 @@ impl Default for RawLimits {
 /// How requests are held.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a map of keys")]
+#[schemars(rename = "Hold")]
 pub struct RawHold {
     /// Longest wait of one held request.
     #[serde(rename = "for")]
@@ -163,6 +167,7 @@ impl Default for RawHold {
 /// The port for kubelet, hooks and operators.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a map of keys")]
+#[schemars(rename = "Admin")]
 pub struct RawAdmin {
     /// IP address and port of `/ready`, `/startup`, `/live`, `/status`, `/metrics` and the hooks.
     pub listen: Listen,
@@ -182,6 +187,7 @@ impl Default for RawAdmin {
 /// How the pod leaves.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a map of keys")]
+#[schemars(rename = "Drain")]
 pub struct RawDrain {
     /// Keep serving at least this long: the removal of the endpoint has to travel.
     pub min: Period,
@@ -210,6 +216,7 @@ impl Default for RawDrain {
 /// What the program says, and how.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a map of keys")]
+#[schemars(rename = "Log")]
 pub struct RawLog {
     /// `error`, `warn`, `info`, `debug` or `trace`; also by module: `info,readygate::proxy=debug`.
     pub level: String,

@@ -40,7 +40,25 @@ pub fn schema(kinds: &[Kind]) -> Value {
         schema.extend(root.into_iter().filter(|(key, _)| key != "$schema" && key != "title"));
     }
     schema.insert("$defs".to_owned(), Value::Object(definitions));
-    Value::Object(schema)
+    let mut schema = Value::Object(schema);
+    unwrap_lines(&mut schema);
+    schema
+}
+
+/// Descriptions come from comments, which are broken into lines for the width of a page.
+fn unwrap_lines(schema: &mut Value) {
+    match schema {
+        Value::Object(entries) => {
+            for (key, value) in entries {
+                match value {
+                    Value::String(text) if key == "description" => *text = text.replace('\n', " "),
+                    value => unwrap_lines(value),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(unwrap_lines),
+        _ => {}
+    }
 }
 
 /// The defaults of a kind's own keys, as its schema says them.

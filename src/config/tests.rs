@@ -157,6 +157,11 @@ fn each_problem_says_where_what_and_what_is_allowed() {
             "app.yaml:2:3: drain.quite: unknown key, did you mean \"quiet\"? allowed: min, quiet, deadline, ready, restart_window",
         ),
         (
+            "drain:\n  mni: { min: 1s, min2: 1s }\n  xyz: 1\n",
+            "app.yaml:2:3: drain.mni: unknown key, did you mean \"min\"? allowed: min, quiet, deadline, ready, restart_window\n\
+             app.yaml:3:3: drain.xyz: unknown key, allowed: min, quiet, deadline, ready, restart_window",
+        ),
+        (
             "drian: {}\n",
             "app.yaml:1:1: drian: unknown key, did you mean \"drain\"? allowed: listeners, admin, drain, checks, workers, log",
         ),
@@ -298,13 +303,13 @@ fn each_problem_says_where_what_and_what_is_allowed() {
         ),
         (
             "checks: { a: { tcp: { addres: x, address: x } } }\n",
-            "app.yaml:1:23: checks.a.tcp.addres: unknown key, did you mean \"address\"?",
+            "app.yaml:1:23: checks.a.tcp.addres: unknown key, did you mean \"address\"? allowed: address",
         ),
         (
             "checks: { a: { http: { retries: x, ulr: 2, token: 3 } } }\n",
             "app.yaml:1:22: checks.a.http: url is missing\n\
              app.yaml:1:33: checks.a.http.retries: \"x\" is not allowed, expected a number\n\
-             app.yaml:1:36: checks.a.http.ulr: unknown key, did you mean \"url\"?\n\
+             app.yaml:1:36: checks.a.http.ulr: unknown key, did you mean \"url\"? allowed: url, token, retries\n\
              app.yaml:1:51: checks.a.http.token: 3 is not allowed, expected text",
         ),
         (
