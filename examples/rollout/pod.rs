@@ -100,7 +100,7 @@ impl Pod {
     ///
     /// # Errors
     ///
-    /// When that takes more than a minute; says what the probe last saw.
+    /// When that takes longer than [`READY_DEADLINE`]; says what the probe last saw.
     pub async fn until_ready(&self) -> anyhow::Result<Duration> {
         let mut status = self.status.subscribe();
         let wait = status.wait_for(|status| status.ready());
@@ -300,6 +300,6 @@ fn reserve_ports() -> anyhow::Result<Ports> {
 
 const PERIOD: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_secs(30);
-const READY_DEADLINE: Duration = Duration::from_secs(60);
+const READY_DEADLINE: Duration = Duration::from_secs(30);
 const NOTICED: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(50));
 const CLEAN_UP: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));

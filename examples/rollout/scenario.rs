@@ -104,12 +104,10 @@ pub async fn run(setting: Setting) -> anyhow::Result<Outcome> {
         let during = recorder.figures(rollout, end);
         anyhow::Ok(Outcome { scenario: setting.scenario, before, during, times_to_ready })
     };
-    let outcome = tokio::select! {
+    tokio::select! {
         outcome = outcome => outcome,
         () = progress.watch(&deployment, &recorder) => bail!("the display ended"),
-    };
-    progress.finish();
-    outcome
+    }
 }
 
 /// Sends requests until the app is warm.

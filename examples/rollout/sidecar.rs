@@ -55,20 +55,15 @@ checks:
   port:
     tcp: {{ address: {app} }}
     interval_failing: 200ms
-  started:
-    after: [port]
-    gates: startup
-    http: {{ url: "http://{app}/api/items?limit=1" }}
-    interval_failing: 200ms
   warm:
-    after: [started]
+    after: [port]
     interval_failing: 200ms
     warmup:
       listener: http
       requests:
         - GET /api/items?limit=10
         - {{ method: POST, path: /api/search, headers: {{ content-type: application/json }}, body: '{{"q":"a"}}' }}
-      concurrency: 8
+      concurrency: 12
       min_requests: 100
       success_ratio: 0.99
       target: {{ quantile: 0.95, latency: 15ms }}
