@@ -23,6 +23,7 @@ mod client;
 mod container;
 mod deployment;
 mod pod;
+mod ports;
 mod probe;
 mod progress;
 mod report;
