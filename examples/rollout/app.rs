@@ -54,6 +54,7 @@ fn run(listen: &str, seed: &str) -> anyhow::Result<()> {
 async fn serve(listen: SocketAddr, app: App) -> anyhow::Result<()> {
     tokio::time::sleep(app.startup.mul_f64(REFUSING_SHARE)).await;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+    eprintln!("listens after {:.2?}, will be started after {:.2?}", app.started.elapsed(), app.startup);
     let app = Rc::new(app);
     loop {
         let (stream, _) = listener.accept().await?;

@@ -10,18 +10,19 @@
 //! hidden by clients that politely wait for it to pass.
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
+use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
+use http::{Method, Request, header};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use crate::progress::Progress;
 use crate::report::Recorder;
 use crate::rng::Rng;
 use crate::service::{Node, Service};
@@ -39,16 +40,43 @@ pub enum Failure {
     Timeout,
 }
 
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused => f.write_str("connection refused"),
+            Self::Status(status) => write!(f, "answered {status}"),
+            Self::Cut => f.write_str("cut off"),
+            Self::Timeout => f.write_str("not answered in 5 s"),
+        }
+    }
+}
+
+/// What the clients of one scenario do besides sending GETs.
+#[derive(Clone, Copy, Debug)]
+pub struct Habits {
+    /// One request in ten is a POST.
+    pub posts: bool,
+    /// Each failure is an event of its own.
+    pub complain: bool,
+}
+
 /// Starts every client; they go on until their tasks are dropped.
-pub fn start_all(seed: u64, posts: bool, service: &Service, recorder: &Rc<Recorder>) {
+pub fn start_all(
+    seed: u64,
+    habits: Habits,
+    service: &Service,
+    recorder: &Rc<Recorder>,
+    progress: &Rc<Progress>,
+) {
     for number in 0..CLIENTS {
         let client = Rc::new(Client {
             node: Rc::clone(&service.nodes[number % service.nodes.len()]),
             keep_alive: number >= FRESH_CLIENTS,
-            posts,
+            habits,
             idle: RefCell::default(),
             rng: RefCell::new(Rng::stream(seed, &format!("client {number}"))),
             recorder: Rc::clone(recorder),
+            progress: Rc::clone(progress),
         });
         tokio::task::spawn_local(client.run());
     }
@@ -57,13 +85,17 @@ pub fn start_all(seed: u64, posts: bool, service: &Service, recorder: &Rc<Record
 struct Client {
     node: Rc<Node>,
     keep_alive: bool,
-    posts: bool,
+    habits: Habits,
     idle: RefCell<Vec<Connection>>,
     rng: RefCell<Rng>,
     recorder: Rc<Recorder>,
+    progress: Rc<Progress>,
 }
 
-type Connection = SendRequest<Full<Bytes>>;
+struct Connection {
+    pod: String,
+    sender: SendRequest<Full<Bytes>>,
+}
 
 impl Client {
     async fn run(self: Rc<Self>) {
@@ -73,11 +105,12 @@ impl Client {
             next += INTERVAL.mul_f64(0.5 + self.rng.borrow_mut().unit());
             sleep_until(next).await;
             let client = Rc::clone(&self);
-            let post = self.posts && self.rng.borrow_mut().below(POST_SHARE) == 0;
+            let post = self.habits.posts && self.rng.borrow_mut().below(POST_SHARE) == 0;
             tokio::task::spawn_local(async move {
                 let ticket = client.recorder.begin();
                 let answer = timeout_at(next + TIMEOUT, client.request(post)).await;
-                ticket.end(next.elapsed(), answer.unwrap_or(Err(Failure::Timeout)));
+                let result = answer.unwrap_or_else(|_| Err(client.fail("any pod", Failure::Timeout)));
+                ticket.end(next.elapsed(), result);
             });
         }
     }
@@ -88,25 +121,27 @@ impl Client {
                 Some(connection) => (connection, true),
                 None => (self.connect().await?, false),
             };
-            match connection.try_send_request(self.message(post)).await {
+            match connection.sender.try_send_request(self.message(post)).await {
                 Ok(response) => {
                     let status = response.status();
                     let closes =
                         response.headers().get(header::CONNECTION).is_some_and(|value| value == "close");
-                    response.into_body().collect().await.map_err(|_| Failure::Cut)?;
+                    let body = response.into_body().collect().await;
+                    let failure = match body {
+                        Err(_) => Some(Failure::Cut),
+                        Ok(_) if status.is_server_error() => Some(Failure::Status(status.as_u16())),
+                        Ok(_) => None,
+                    };
+                    let result = failure.map_or(Ok(()), |failure| Err(self.fail(&connection.pod, failure)));
                     if self.keep_alive && !closes && self.idle.borrow().len() < MOST_IDLE {
                         self.idle.borrow_mut().push(connection);
                     }
-                    return if status >= StatusCode::INTERNAL_SERVER_ERROR {
-                        Err(Failure::Status(status.as_u16()))
-                    } else {
-                        Ok(())
-                    };
+                    return result;
                 }
                 Err(mut error) => {
                     let nothing_written = error.take_message().is_some();
                     if !(reused && (nothing_written || !post)) {
-                        return Err(Failure::Cut);
+                        return Err(self.fail(&connection.pod, Failure::Cut));
                     }
                 }
             }
@@ -116,19 +151,28 @@ impl Client {
     async fn take_idle(&self) -> Option<Connection> {
         loop {
             let mut connection = self.idle.borrow_mut().pop()?;
-            if connection.ready().await.is_ok() {
+            if connection.sender.ready().await.is_ok() {
                 return Some(connection);
             }
         }
     }
 
     async fn connect(&self) -> Result<Connection, Failure> {
-        let endpoint: SocketAddr = self.node.pick(&mut self.rng.borrow_mut()).ok_or(Failure::Refused)?;
-        let stream = TcpStream::connect(endpoint).await.map_err(|_| Failure::Refused)?;
+        let endpoint = self.node.pick(&mut self.rng.borrow_mut());
+        let (pod, address) = endpoint.ok_or_else(|| self.fail("the Service", Failure::Refused))?;
+        let stream = TcpStream::connect(address).await.map_err(|_| self.fail(&pod, Failure::Refused))?;
         let _ = stream.set_nodelay(true);
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|_| Failure::Cut)?;
+        let handshake = http1::handshake(TokioIo::new(stream)).await;
+        let (sender, connection) = handshake.map_err(|_| self.fail(&pod, Failure::Cut))?;
         tokio::task::spawn_local(connection);
-        Ok(sender)
+        Ok(Connection { pod, sender })
+    }
+
+    fn fail(&self, by: &str, failure: Failure) -> Failure {
+        if self.habits.complain {
+            self.progress.event(&format!("request {failure} by {by}"));
+        }
+        failure
     }
 
     fn message(&self, post: bool) -> Request<Full<Bytes>> {

@@ -23,6 +23,7 @@ mod client;
 mod container;
 mod deployment;
 mod pod;
+mod ports;
 mod probe;
 mod progress;
 mod report;
@@ -82,7 +83,8 @@ fn parent(args: &Args) -> ExitCode {
         std::process::exit(70);
     }));
     match run(args) {
-        Ok(outcomes) => {
+        Ok(None) => ExitCode::from(INTERRUPTED),
+        Ok(Some(outcomes)) => {
             print!("{}", report::table(&outcomes));
             let kept =
                 outcomes.iter().all(|outcome| outcome.scenario != Scenario::C || outcome.failed() == 0);
@@ -95,7 +97,8 @@ fn parent(args: &Args) -> ExitCode {
     }
 }
 
-fn run(args: &Args) -> anyhow::Result<Vec<Outcome>> {
+/// Plays the scenarios one after the other; `None` if Ctrl-C came first.
+fn run(args: &Args) -> anyhow::Result<Option<Vec<Outcome>>> {
     let seed = args.seed.unwrap_or_else(rng::fresh_seed);
     eprintln!("seed {seed} (repeat this run with --seed {seed})");
     let directory = Directory::create()?;
@@ -112,14 +115,15 @@ fn run(args: &Args) -> anyhow::Result<Vec<Outcome>> {
         // Whatever ends the wait, dropping `tasks` drops the containers, and with them their processes.
         let outcome = tasks.block_on(&runtime, async {
             tokio::select! {
-                outcome = scenario::run(setting) => outcome,
-                _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+                outcome = scenario::run(setting) => Some(outcome),
+                _ = tokio::signal::ctrl_c() => None,
             }
         });
         drop(tasks);
         match outcome {
-            Ok(outcome) => outcomes.push(outcome),
-            Err(error) => {
+            None => return Ok(None),
+            Some(Ok(outcome)) => outcomes.push(outcome),
+            Some(Err(error)) => {
                 let logs = directory.keep();
                 return Err(error.context(format!(
                     "({}) did not finish; logs: {}",
@@ -132,7 +136,7 @@ fn run(args: &Args) -> anyhow::Result<Vec<Outcome>> {
     if outcomes.iter().any(|outcome| outcome.scenario == Scenario::C && outcome.failed() > 0) {
         eprintln!("logs: {}", directory.keep().display());
     }
-    Ok(outcomes)
+    Ok(Some(outcomes))
 }
 
 /// Ends this process when the parent is gone, however the parent went: it holds the other end of our
@@ -167,3 +171,6 @@ impl Drop for Directory {
         }
     }
 }
+
+/// What a shell makes of SIGINT.
+const INTERRUPTED: u8 = 130;

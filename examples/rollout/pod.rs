@@ -9,7 +9,7 @@
 //! A pod has an IP address of its own (127.x.y.z), as in a cluster. Probes go on while the pod terminates.
 
 use std::cell::{Cell, RefCell};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,18 +18,19 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::container::{Container, Life, Program};
+use crate::ports::Ports;
 use crate::probe::{Probe, hook};
 use crate::progress::Progress;
 use crate::rng::Rng;
 use crate::scenario::{Scenario, Setting};
 use crate::service::{Endpoint, Service};
-use crate::sidecar::{self, Ports};
+use crate::sidecar;
 
 /// A pod. Its tasks live in the current `LocalSet` and end with it.
 pub struct Pod {
     pub name: String,
     scenario: Scenario,
-    pub ports: Ports,
+    ports: Ports,
     created: Instant,
     seed: u64,
     app_program: Program,
@@ -71,7 +72,7 @@ impl Pod {
         service: &Rc<Service>,
         progress: &Rc<Progress>,
     ) -> anyhow::Result<Rc<Self>> {
-        let ports = reserve_ports()?;
+        let ports = Ports::reserve()?;
         let log = |container: &str| setting.directory.join(format!("{name}-{container}.log"));
         let seed = Rng::stream(setting.seed, name).below(1 << 30).to_string();
         let app_words = ["__app".to_owned(), ports.app.to_string(), seed];
@@ -100,7 +101,7 @@ impl Pod {
     ///
     /// # Errors
     ///
-    /// When that takes more than a minute; says what the probe last saw.
+    /// When that takes longer than [`READY_DEADLINE`]; says what the probe last saw.
     pub async fn until_ready(&self) -> anyhow::Result<Duration> {
         let mut status = self.status.subscribe();
         let wait = status.wait_for(|status| status.ready());
@@ -286,20 +287,8 @@ fn sidecar_words(directory: &Path, pod: &str, ports: &Ports) -> anyhow::Result<V
     Ok(vec!["__sidecar".into(), "run".into(), "--config".into(), config.into()])
 }
 
-/// Ports that are free now, on an address that nobody else uses where the system has the whole of 127.0.0.0/8.
-fn reserve_ports() -> anyhow::Result<Ports> {
-    thread_local!(static PODS: Cell<u8> = const { Cell::new(1) });
-    let [high, low, ..] = std::process::id().to_le_bytes();
-    let own = Ipv4Addr::new(127, 64 | (high >> 2), low, PODS.replace(PODS.get().wrapping_add(1)));
-    let bind =
-        || TcpListener::bind((IpAddr::V4(own), 0)).or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
-    // All three at once, so that they differ.
-    let held = [bind()?, bind()?, bind()?];
-    Ok(Ports { app: held[0].local_addr()?, traffic: held[1].local_addr()?, admin: held[2].local_addr()? })
-}
-
 const PERIOD: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_secs(30);
-const READY_DEADLINE: Duration = Duration::from_secs(60);
+const READY_DEADLINE: Duration = Duration::from_secs(30);
 const NOTICED: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(50));
 const CLEAN_UP: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));

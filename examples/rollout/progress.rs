@@ -69,9 +69,11 @@ impl Progress {
             }
         }
     }
+}
 
+impl Drop for Progress {
     /// Removes the redrawn line.
-    pub fn finish(&self) {
+    fn drop(&mut self) {
         if self.terminal {
             let _ = write!(std::io::stderr(), "{CLEAR}");
         }

@@ -144,8 +144,11 @@ pub fn table(outcomes: &[Outcome]) -> String {
 
 fn verdict(outcome: &Outcome) -> String {
     let letter = outcome.scenario.letter();
-    let kinds: Vec<_> =
-        outcome.during.failures.iter().map(|(kind, count)| format!("{count} {}", kind.name())).collect();
+    let mut kinds = outcome.before.failures.clone();
+    for (kind, count) in &outcome.during.failures {
+        *kinds.entry(*kind).or_default() += count;
+    }
+    let kinds: Vec<_> = kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
     let failures = if kinds.is_empty() { "no request failed".to_owned() } else { kinds.join(", ") };
     let mut text = format!("({letter}) {failures}");
     if outcome.scenario == Scenario::C {
@@ -156,17 +159,6 @@ fn verdict(outcome: &Outcome) -> String {
     }
     text.push('\n');
     text
-}
-
-impl Failure {
-    fn name(self) -> String {
-        match self {
-            Self::Refused => "connection refused".to_owned(),
-            Self::Status(status) => format!("answered {status}"),
-            Self::Cut => "cut off".to_owned(),
-            Self::Timeout => "not answered in 5 s".to_owned(),
-        }
-    }
 }
 
 fn latencies(figures: &Figures) -> String {

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::app::WARM_AFTER;
-use crate::client;
+use crate::client::{self, Habits};
 use crate::deployment::Deployment;
 use crate::pod::Pod;
 use crate::probe;
@@ -87,8 +87,12 @@ pub async fn run(setting: Setting) -> anyhow::Result<Outcome> {
         warm_ups.join_all().await;
     }
     sleep(LONGEST_PROPAGATION).await;
-    // A POST at the app in the instant of its crash is lost whatever anyone does: nobody may send it again.
-    client::start_all(setting.seed, !setting.crash, &service, &recorder);
+    let habits = Habits {
+        // A POST at the app in the instant of its crash is lost whatever anyone does: nobody may send it again.
+        posts: !setting.crash,
+        complain: setting.scenario == Scenario::C,
+    };
+    client::start_all(setting.seed, habits, &service, &recorder, &progress);
     let outcome = async {
         progress.step("before the rollout");
         let start = Instant::now();
@@ -104,12 +108,10 @@ pub async fn run(setting: Setting) -> anyhow::Result<Outcome> {
         let during = recorder.figures(rollout, end);
         anyhow::Ok(Outcome { scenario: setting.scenario, before, during, times_to_ready })
     };
-    let outcome = tokio::select! {
+    tokio::select! {
         outcome = outcome => outcome,
         () = progress.watch(&deployment, &recorder) => bail!("the display ended"),
-    };
-    progress.finish();
-    outcome
+    }
 }
 
 /// Sends requests until the app is warm.

@@ -55,15 +55,19 @@ pub struct Node {
 }
 
 impl Node {
-    /// The endpoint of a new connection: a random ready one; if there is none, one that is leaving but still
+    /// The pod of a new connection, and its address: a random ready one; if there is none, one that is leaving but still
     /// serves; if there is none either, nothing: the connection is refused.
-    pub fn pick(&self, rng: &mut Rng) -> Option<SocketAddr> {
+    pub fn pick(&self, rng: &mut Rng) -> Option<(String, SocketAddr)> {
         let endpoints = self.endpoints.borrow();
-        let serving =
-            || endpoints.values().filter_map(|(_, endpoint)| *endpoint).filter(|endpoint| endpoint.serving);
-        let ready: Vec<_> = serving().filter(|endpoint| !endpoint.terminating).collect();
-        let eligible = if ready.is_empty() { serving().collect() } else { ready };
-        if eligible.is_empty() { None } else { Some(eligible[rng.below(eligible.len())].address) }
+        let known = endpoints.iter().filter_map(|(pod, (_, endpoint))| Some((pod, (*endpoint)?)));
+        let serving: Vec<_> = known.filter(|(_, endpoint)| endpoint.serving).collect();
+        let ready: Vec<_> = serving.iter().filter(|(_, endpoint)| !endpoint.terminating).copied().collect();
+        let eligible = if ready.is_empty() { serving } else { ready };
+        if eligible.is_empty() {
+            return None;
+        }
+        let (pod, endpoint) = eligible[rng.below(eligible.len())];
+        Some((pod.clone(), endpoint.address))
     }
 
     fn hear(&self, pod: String, change: u32, endpoint: Option<Endpoint>) {

@@ -1,9 +1,10 @@
 //! The sidecar of (c): readygate itself, called as a library, with a configuration file like a user's.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+use crate::ports::Ports;
 
 /// `__sidecar run --config FILE`: what the binary `readygate` does with the same words.
 pub fn main(words: impl Iterator<Item = OsString>) -> ExitCode {
@@ -21,14 +22,6 @@ pub fn write_config(directory: &Path, pod: &str, ports: &Ports) -> std::io::Resu
     let path = directory.join(format!("{pod}.yaml"));
     std::fs::write(&path, config(ports))?;
     Ok(path)
-}
-
-/// Where the containers of one pod listen.
-#[derive(Clone, Copy, Debug)]
-pub struct Ports {
-    pub app: SocketAddr,
-    pub traffic: SocketAddr,
-    pub admin: SocketAddr,
 }
 
 fn config(Ports { app, traffic, admin }: &Ports) -> String {
@@ -55,20 +48,15 @@ checks:
   port:
     tcp: {{ address: {app} }}
     interval_failing: 200ms
-  started:
-    after: [port]
-    gates: startup
-    http: {{ url: "http://{app}/api/items?limit=1" }}
-    interval_failing: 200ms
   warm:
-    after: [started]
+    after: [port]
     interval_failing: 200ms
     warmup:
       listener: http
       requests:
         - GET /api/items?limit=10
         - {{ method: POST, path: /api/search, headers: {{ content-type: application/json }}, body: '{{"q":"a"}}' }}
-      concurrency: 8
+      concurrency: 12
       min_requests: 100
       success_ratio: 0.99
       target: {{ quantile: 0.95, latency: 15ms }}
