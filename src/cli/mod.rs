@@ -2,3 +2,6 @@
 
 pub mod schema;
 pub mod validate;
+//! Subcommands, one a file.
+
+pub mod check;

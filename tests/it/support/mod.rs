@@ -1,0 +1,3 @@
+//! What several promises need.
+
+pub mod checks;
