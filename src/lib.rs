@@ -1,6 +1,8 @@
 //! readygate: a sidecar that makes a pod's readiness probe true.
 
+pub mod admin;
 pub mod check;
+pub mod cli;
 pub mod config;
 pub mod drain;
 pub mod gate;
