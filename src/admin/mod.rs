@@ -65,10 +65,13 @@ pub struct State {
     pub quit: Arc<Notify>,
     pub build: Build,
     /// Figures of a check for `/status`.
-    pub evidence: Arc<dyn Fn(&str) -> Option<Value> + Send + Sync>,
+    pub evidence: Evidence,
     /// Called before metrics are rendered, to set those that nobody pushes; must not block.
     pub scrape: Arc<dyn Fn() + Send + Sync>,
 }
+
+/// Gives the figures of a check, by its name.
+pub type Evidence = Arc<dyn Fn(&str) -> Option<Value> + Send + Sync>;
 
 /// The build, as `/status` and the metrics name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -54,7 +54,7 @@ pub fn respond(state: &State, request: &Parts, now: Instant) -> Reply {
     let Some(route) = Route::of(request.uri.path()) else {
         return Reply::Full(text(StatusCode::NOT_FOUND, "no such endpoint; GET / lists them\n"));
     };
-    if let Err(refusal) = admit(state, route, request) {
+    if let Some(refusal) = refusal(state, route, request) {
         return Reply::Full(refusal);
     }
     let query = request.uri.query().unwrap_or_default();
@@ -93,19 +93,19 @@ pub fn respond(state: &State, request: &Parts, now: Instant) -> Reply {
 }
 
 /// Refuses methods that an endpoint does not take, and hooks without the token.
-fn admit(state: &State, route: Route<'_>, request: &Parts) -> Result<(), Response<Bytes>> {
+fn refusal(state: &State, route: Route<'_>, request: &Parts) -> Option<Response<Bytes>> {
     if !route.methods().contains(&request.method) {
         let allow = route.methods().iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
         let body = format!("this endpoint takes {allow}\n");
-        return Err(with(text(StatusCode::METHOD_NOT_ALLOWED, body), ALLOW, &allow));
+        return Some(with(text(StatusCode::METHOD_NOT_ALLOWED, body), ALLOW, &allow));
     }
     if route.is_hook()
         && let Err(reason) = token::check(state.hook_token_file.as_deref(), &request.headers)
     {
         let body = format!("{reason}\n");
-        return Err(with(text(StatusCode::UNAUTHORIZED, body), WWW_AUTHENTICATE, "Bearer"));
+        return Some(with(text(StatusCode::UNAUTHORIZED, body), WWW_AUTHENTICATE, "Bearer"));
     }
-    Ok(())
+    None
 }
 
 impl<'a> Route<'a> {

@@ -107,3 +107,84 @@ async fn exchange(call: Call<'_>) -> anyhow::Result<Reply> {
         }
     }
 }
+
+#[cfg(test)]
+pub mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    /// An answer, as it goes over the wire.
+    pub fn answer(status: u16, body: &str) -> String {
+        format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    }
+
+    /// Gives one answer to each connection and is gone after the last. The task ends with the requests.
+    pub async fn serve(answers: Vec<String>) -> (Uri, JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let port = listener.local_addr().expect("bound").port();
+        let requests = tokio::spawn(async move {
+            let mut requests = Vec::new();
+            for answer in answers {
+                let (mut stream, _) = listener.accept().await.expect("accept");
+                let mut request = vec![0; 4096];
+                let count = stream.read(&mut request).await.expect("read");
+                requests.push(String::from_utf8_lossy(&request[..count]).into_owned());
+                stream.write_all(answer.as_bytes()).await.expect("write");
+            }
+            requests
+        });
+        (url(&format!("http://127.0.0.1:{port}/path?query")).expect("a URL"), requests)
+    }
+
+    fn get(url: &Uri) -> Call<'_> {
+        Call { method: Method::GET, url, token: Some("secret"), deadline: Duration::from_secs(30) }
+    }
+
+    #[tokio::test]
+    async fn call_carries_path_host_and_token_and_brings_the_answer() {
+        let (url, requests) = serve(vec![answer(503, "not ready\n")]).await;
+        let reply = call(get(&url)).await.expect("an answer");
+        assert_eq!((reply.status.as_u16(), &*reply.body), (503, "not ready\n"));
+        let requests = requests.await.expect("no panic");
+        assert!(requests[0].starts_with("GET /path?query HTTP/1.1\r\n"), "{requests:?}");
+        for header in ["authorization: Bearer secret\r\n", "host: 127.0.0.1:", "user-agent: readygate/"] {
+            assert!(requests[0].contains(header), "{requests:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn whatever_goes_wrong_is_an_error_that_names_the_address() {
+        for answer in ["", "HTTP/1.1 200 x\r\ncontent-length: 9\r\n\r\nshort", "garbage\r\n\r\n"] {
+            let (url, _requests) = serve(vec![answer.to_owned()]).await;
+            let error = call(get(&url)).await.expect_err("no whole answer");
+            assert!(format!("{error:#}").contains("no answer from 127.0.0.1:"), "{error:#}");
+        }
+        let (url, requests) = serve(Vec::new()).await;
+        requests.await.expect("no panic");
+        let error = call(get(&url)).await.expect_err("nobody listens");
+        assert!(format!("{error:#}").contains("is readygate running there?"), "{error:#}");
+    }
+
+    #[tokio::test]
+    async fn server_that_never_answers_costs_no_more_than_the_deadline() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = url(&format!("http://{}/", listener.local_addr().expect("bound"))).expect("a URL");
+        let error =
+            call(Call { deadline: Duration::from_millis(50), ..get(&url) }).await.expect_err("no answer");
+        assert!(error.to_string().ends_with("within 50ms"), "{error}");
+    }
+
+    #[test]
+    fn urls_and_durations_say_what_is_allowed() {
+        for wrong in ["", "127.0.0.1:8801", "https://a/", "/ready", "http://", "ftp://a"] {
+            let error = url(wrong).expect_err(wrong);
+            assert!(error.contains("expected e.g. http://127.0.0.1:8801/ready"), "{error}");
+        }
+        assert!(url("http://[::1]:8801").is_ok());
+        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
+        assert!(duration("0s").is_err() && duration("5").is_err());
+    }
+}

@@ -62,3 +62,26 @@ pub async fn run(args: DrainArgs) -> anyhow::Result<u8> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::client::tests::{answer, serve};
+    use super::*;
+
+    #[tokio::test]
+    async fn exit_code_says_whether_the_pod_is_drained() {
+        let file = std::env::temp_dir().join(format!("readygate-cli-token-{}", std::process::id()));
+        std::fs::write(&file, "secret\n").expect("write");
+        for (status, code) in [(200, 0), (202, 0), (401, 1), (503, 1)] {
+            let (url, requests) = serve(vec![answer(status, "drained after 5s\n")]).await;
+            let token_file = Some(file.clone());
+            let args = DrainArgs { url, timeout: Duration::from_secs(30), token_file };
+            assert_eq!(run(args).await.expect("an answer"), code, "{status}");
+            assert!(requests.await.expect("no panic")[0].contains("authorization: Bearer secret\r\n"));
+        }
+        std::fs::remove_file(&file).expect("remove");
+        let (url, _requests) = serve(Vec::new()).await;
+        let args = DrainArgs { url, timeout: Duration::from_secs(30), token_file: Some(file) };
+        assert!(run(args).await.is_err(), "a token file that is not there is an error");
+    }
+}

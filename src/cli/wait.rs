@@ -31,24 +31,29 @@ pub struct WaitArgs {
     pub command: Vec<OsString>,
 }
 
-/// Polls until the answer is 200. Returns the exit code: 0, or 1 when time is up; with a command, only if it cannot be run.
+/// Polls until the answer is 200. Returns the exit code: 0, or 1 when time is up; with a command, returns
+/// only if it is not run.
 pub async fn run(args: WaitArgs) -> anyhow::Result<u8> {
-    let deadline = Instant::now() + args.timeout;
-    let mut reason = "it did not answer".to_owned();
-    while let Ok(asked) = timeout_at(deadline, ask(&args.url)).await {
+    if let Err(reason) = until_ready(&args.url, args.timeout).await {
+        let waited = humantime::format_duration(args.timeout);
+        eprintln!("{} does not say ready after {waited}; it says:\n{}", args.url, reason.trim_end());
+        return Ok(1);
+    }
+    become_command(&args.command)
+}
+
+/// The error is the last reason, in words.
+async fn until_ready(url: &Uri, longest: Duration) -> Result<(), String> {
+    let deadline = Instant::now() + longest;
+    let mut reason = "nothing yet".to_owned();
+    while let Ok(asked) = timeout_at(deadline, ask(url)).await {
         match asked {
-            Ok(()) => return become_command(&args.command),
+            Ok(()) => return Ok(()),
             Err(why) => reason = why,
         }
         sleep(POLL_INTERVAL.min(deadline - Instant::now())).await;
     }
-    eprintln!(
-        "not ready after {}: {}\n{}",
-        humantime::format_duration(args.timeout),
-        args.url,
-        reason.trim_end()
-    );
-    Ok(1)
+    Err(reason)
 }
 
 /// One try; the error is the reason in words.
@@ -71,3 +76,37 @@ fn become_command(command: &[OsString]) -> anyhow::Result<u8> {
 
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 const TRY_DEADLINE: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::super::client::tests::{answer, serve};
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test]
+    async fn waits_through_every_no_and_ends_with_the_first_yes() {
+        let no = answer(503, "not ready: starting for 1s\n");
+        let (url, asked) = serve(vec![String::new(), no.clone(), no, answer(200, "ready\n")]).await;
+        assert_eq!(until_ready(&url, 30 * SECOND).await, Ok(()));
+        assert_eq!(asked.await.expect("no panic").len(), 4);
+    }
+
+    #[tokio::test]
+    async fn time_that_is_up_ends_with_the_last_reason() {
+        let (url, _asked) = serve(vec![answer(503, "not ready: starting for 1s\n")]).await;
+        // After its one answer the server is gone.
+        let reason = until_ready(&url, SECOND / 2).await.expect_err("no yes came");
+        assert!(reason.contains("is readygate running there?"), "{reason}");
+        let (url, _asked) = serve(vec![answer(503, "warm: 41/50 ok\n"); 1000]).await;
+        assert_eq!(until_ready(&url, SECOND / 2).await, Err("warm: 41/50 ok\n".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn command_that_cannot_be_run_is_an_error_that_names_it() {
+        let (url, _asked) = serve(vec![answer(200, "ready\n")]).await;
+        let command = vec!["/nowhere/command".into()];
+        let error = run(WaitArgs { url, timeout: 30 * SECOND, command }).await.expect_err("no such file");
+        assert!(error.to_string().contains("cannot run /nowhere/command"), "{error:#}");
+    }
+}
