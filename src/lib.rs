@@ -1,5 +1,6 @@
 //! readygate: a sidecar that makes a pod's readiness probe true.
 
+pub mod admin;
 pub mod check;
 pub mod cli;
 pub mod config;

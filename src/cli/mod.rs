@@ -5,3 +5,7 @@ pub mod validate;
 //! Subcommands, one a file.
 
 pub mod check;
+pub mod client;
+pub mod drain;
+pub mod status;
+pub mod wait;

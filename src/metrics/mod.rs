@@ -12,9 +12,10 @@ mod families;
 mod process;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,8 +27,8 @@ pub use self::families::{FAMILIES, Family, Kind};
 use self::families::{
     APP_RESTARTS, BUILD_INFO, BYTES, CHECK_DURATION, CHECK_PASSING, CHECK_RUNS, CHECK_TIME_TO_PASS,
     CONFIG_RELOADS, CONNECTIONS, CONNECTIONS_TOTAL, DRAIN_CUT, DRAIN_LAST_REQUEST, DRAIN_SECONDS,
-    HELD_REQUESTS, LOG_LINES_DROPPED, PHASE, PHASE_TRANSITIONS, PROXY_ERRORS, READY, REQUEST_DURATION,
-    REQUESTS, REQUESTS_IN_FLIGHT, TIME_TO_READY, WARMUP_LATENCY, WARMUP_REQUESTS,
+    HELD_REQUESTS, LOG_LINES_DROPPED, PHASE, PHASE_TRANSITIONS, PROXY_ERRORS, READY, REQUESTS,
+    REQUESTS_IN_FLIGHT, TIME_TO_READY, WARMUP_LATENCY, WARMUP_REQUESTS,
 };
 
 /// `content-type` of [`Metrics::render`].
@@ -119,7 +120,7 @@ struct Shared {
     /// Those that are configured right now. One short lock and one look-up an event: a check runs once a
     /// second or so, and a warm-up sends some thousand requests at most.
     checks: Mutex<BTreeMap<String, Check>>,
-    /// Rendered at the last scrape: sample lines of the request durations, by listener.
+    /// Sample lines of the request durations by listener, as of the last scrape.
     durations: Mutex<BTreeMap<String, Vec<String>>>,
 }
 
@@ -280,7 +281,7 @@ impl Metrics {
         ] {
             make.gauge(family, &[name]).set(value as f64);
         }
-        lock(&self.0.durations).insert(name.to_owned(), duration_lines(name, figures));
+        lock(&self.0.durations).insert(name.to_owned(), text::duration_lines(name, figures));
     }
 
     /// Moves what histograms have collected into their buckets. They keep every sample until then: call
@@ -291,51 +292,8 @@ impl Metrics {
 
     /// The text of `/metrics`.
     pub fn render(&self) -> String {
-        let rendered = self.0.handle.render();
-        let mut lines = self.sorted(&rendered);
-        let durations = lock(&self.0.durations);
-        let process = process::figures();
-        for (family, value) in &process {
-            lines.insert(family.name, vec![format!("{} {value}", family.name).into()]);
-        }
-        let mut text = String::with_capacity(rendered.len() + 4096);
-        for family in FAMILIES {
-            let _ = writeln!(text, "# HELP {} {}", family.name, family.help);
-            let _ = writeln!(text, "# TYPE {} {}", family.name, family.kind.name());
-            for line in lines.get(family.name).into_iter().flatten() {
-                text.push_str(line);
-                text.push('\n');
-            }
-            if family.name == REQUEST_DURATION.name {
-                for line in durations.values().flatten() {
-                    text.push_str(line);
-                    text.push('\n');
-                }
-            }
-        }
-        text
-    }
-
-    /// The recorder's sample lines by family, in a stable order, without those of checks that are gone. The
-    /// recorder cannot forget a series and renders in the order of a hash map.
-    fn sorted<'a>(&self, rendered: &'a str) -> BTreeMap<&'a str, Vec<std::borrow::Cow<'a, str>>> {
-        let checks = lock(&self.0.checks);
-        let mut families = BTreeMap::<_, Vec<_>>::new();
-        let mut family = "";
-        for line in rendered.lines().filter(|line| !line.is_empty()) {
-            if let Some(declared) = line.strip_prefix("# TYPE ") {
-                family = declared.split(' ').next().unwrap_or_default();
-            } else if !line.starts_with('#') && current(line, &checks) {
-                families.entry(family).or_default().push(line.into());
-            }
-        }
-        for (name, lines) in &mut families {
-            // A histogram's lines come in the order of its buckets.
-            if !FAMILIES.iter().any(|family| family.name == *name && family.kind == Kind::Histogram) {
-                lines.sort_unstable();
-            }
-        }
-        families
+        let durations = lock(&self.0.durations).values().flatten().cloned().collect();
+        text::render(&self.0.handle.render(), &lock(&self.0.checks), durations)
     }
 
     fn with_check(&self, name: &str, with: impl FnOnce(&Check)) {
@@ -402,40 +360,6 @@ fn key(family: Family, values: &[&str]) -> Key {
         family.name,
         labels.map(|(name, value)| Label::new(*name, (*value).to_owned())).collect::<Vec<_>>(),
     )
-}
-
-/// Whether a sample line belongs to no check, or to one as it is configured right now.
-fn current(line: &str, checks: &BTreeMap<String, Check>) -> bool {
-    let Some(name) = label(line, "check") else { return true };
-    checks.get(name).is_some_and(|check| {
-        let of_kind = label(line, "type").is_none_or(|kind| kind == check.kind);
-        let mut quantiles = check.quantiles();
-        let of_quantile = label(line, "quantile").is_none_or(|q| quantiles.any(|own| own.to_string() == q));
-        let of_warmup = check.warmup.is_some() || !line.starts_with(WARMUP_REQUESTS.name);
-        of_kind && of_quantile && of_warmup
-    })
-}
-
-/// The value of a label in a sample line; names of checks and kinds hold nothing that is escaped.
-fn label<'a>(line: &'a str, name: &str) -> Option<&'a str> {
-    let (_, labels) = line.split_once('{')?;
-    let (_, value) = labels.split(',').filter_map(|pair| pair.split_once('=')).find(|(n, _)| *n == name)?;
-    value.trim_start_matches('"').split('"').next()
-}
-
-/// The data plane counts into its own buckets, so its histogram is written by hand.
-fn duration_lines(listener: &str, figures: &ListenerFigures<'_>) -> Vec<String> {
-    let name = REQUEST_DURATION.name;
-    let bounds = figures.duration_bounds.iter().map(ToString::to_string).chain(["+Inf".to_owned()]);
-    let mut count = 0;
-    let mut lines = Vec::with_capacity(figures.durations.len() + 2);
-    for (bound, requests) in bounds.zip(figures.durations) {
-        count += requests;
-        lines.push(format!("{name}_bucket{{listener=\"{listener}\",le=\"{bound}\"}} {count}"));
-    }
-    lines.push(format!("{name}_sum{{listener=\"{listener}\"}} {}", figures.duration_sum.as_secs_f64()));
-    lines.push(format!("{name}_count{{listener=\"{listener}\"}} {count}"));
-    lines
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
