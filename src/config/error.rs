@@ -89,17 +89,17 @@ impl Report {
     /// Notes a problem with the value at `path`.
     pub(super) fn value(&mut self, path: &[String], message: impl Into<String>) {
         let place = self.places.of_value(path);
-        self.add(place, path, message.into());
+        self.add(place, path, &message.into());
     }
 
     /// Notes a problem with the key at the end of `path`.
     pub(super) fn key(&mut self, path: &[String], message: impl Into<String>) {
         let place = self.places.of_key(path);
-        self.add(place, path, message.into());
+        self.add(place, path, &message.into());
     }
 
     /// Notes a problem whose place is known.
-    pub(super) fn add(&mut self, place: Option<Place>, path: &[String], message: String) {
+    pub(super) fn add(&mut self, place: Option<Place>, path: &[String], message: &str) {
         // The second thing that is wrong with a key is mostly a consequence of the first.
         if path.is_empty() || self.blamed.insert(path.to_vec()) {
             // One line each, whatever a kind or a parser says.

@@ -10,14 +10,14 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use super::address::UpstreamUrl;
 use super::checks::Draft;
 use super::error::{Problems, Report};
-use super::fit::{Tree, find_mut};
 use super::merge::Merger;
 use super::place::{Path, Place, Places};
 use super::raw::RawConfig;
 use super::secret::Secrets;
-use super::units::UpstreamUrl;
+use super::tree::{Tree, find_mut};
 use super::{Admin, Config, Drain, Environment, Hold, Kind, Limits, Listener, Log, Timeouts, Upstream};
 
 /// Where a configuration comes from; later fields win.
@@ -148,7 +148,7 @@ fn flags(flags: &Flags, kinds: &[Kind], merger: &mut Merger, report: &mut Report
                     listeners.len(),
                     listeners.join(", ")
                 );
-                report.add(Some(Place::Flag(flag.to_owned())), &[], message);
+                report.add(Some(Place::Flag(flag.to_owned())), &[], &message);
             }
         }
     }
@@ -172,7 +172,7 @@ fn flags(flags: &Flags, kinds: &[Kind], merger: &mut Merger, report: &mut Report
                 merger.set(&["checks", &name, kind.name], &own);
                 taken.push(name);
             }
-            Err(message) => report.add(Some(Place::Flag(format!("--check {url}"))), &[], message),
+            Err(message) => report.add(Some(Place::Flag(format!("--check {url}"))), &[], &message),
         }
     }
 }

@@ -18,6 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+mod address;
 mod checks;
 mod cpus;
 mod error;
@@ -32,7 +33,9 @@ mod schema;
 mod secret;
 #[cfg(test)]
 mod tests;
+mod tree;
 pub mod units;
+mod walk;
 mod watch;
 
 pub use cpus::available_cpus;
