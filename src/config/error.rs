@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::PathBuf;
 
 use super::place::{Path, Place, Places};
 
@@ -38,7 +39,10 @@ impl fmt::Display for Problem {
 pub struct Problems {
     pub all: Vec<Problem>,
     /// The configuration file, for the advice.
-    pub file: Option<String>,
+    pub file: Option<PathBuf>,
+    /// Every file that was read or should have been, as in [`Loaded`](super::Loaded): one that is missing
+    /// may appear, and then it is time to load again.
+    pub files: Vec<PathBuf>,
 }
 
 impl fmt::Display for Problems {
@@ -50,7 +54,7 @@ impl fmt::Display for Problems {
         let plural = if count == 1 { "" } else { "s" };
         write!(f, "{count} problem{plural}: correct and ")?;
         match &self.file {
-            Some(file) => write!(f, "run \"readygate validate {file}\"")?,
+            Some(file) => write!(f, "run \"readygate validate {}\"", file.display())?,
             None => f.write_str("try again")?,
         }
         f.write_str("; \"readygate schema\" describes every key")
@@ -119,9 +123,9 @@ impl Report {
     }
 
     /// Everything noted, in the order of the file, then variables, then flags.
-    pub(super) fn into_problems(mut self, file: Option<String>) -> Problems {
+    pub(super) fn into_problems(mut self, file: Option<PathBuf>, files: Vec<PathBuf>) -> Problems {
         self.problems.sort_by(|a, b| a.place.cmp(&b.place));
-        Problems { all: self.problems, file }
+        Problems { all: self.problems, file, files }
     }
 }
 

@@ -26,8 +26,13 @@ impl Tree {
             if let Some(known) = known_keys(&message) {
                 self.drop_unknown(&at, &known, report);
             } else if self.get(&at).is_some_and(Value::is_null) && !self.is_item(&at) {
-                // A key without a value, as when all below it is commented out, is no key.
-                self.remove(&at);
+                // A key without a value, as when all below it is commented out: a map is empty, others are
+                // not there.
+                if message.ends_with(EXPECTED_MAP) {
+                    self.empty(&at);
+                } else {
+                    self.remove(&at);
+                }
             } else if !self.reread(&at) {
                 let message = self.choices::<T>(path, &at, message);
                 report.value(&at, self.misfit(&at, &message));
@@ -155,3 +160,6 @@ fn known_keys(message: &str) -> Option<Vec<&str>> {
     let (_, known) = rest.rsplit_once("expected ")?;
     Some(known.split('`').skip(1).step_by(2).collect())
 }
+
+/// The end of serde's message where the value should have been a section, as `raw` words it.
+const EXPECTED_MAP: &str = "expected a map of keys";

@@ -112,6 +112,13 @@ impl Tree {
         message
     }
 
+    /// Puts an empty map at `path`.
+    pub(super) fn empty(&mut self, path: &[String]) {
+        if let Some(value) = find_mut(&mut self.value, path) {
+            *value = Value::Object(Map::new());
+        }
+    }
+
     /// Takes a value away from what is used.
     pub(super) fn remove(&mut self, path: &[String]) -> Option<Value> {
         let (last, above) = path.split_last()?;

@@ -48,3 +48,13 @@ fn numbers_may_be_secrets() {
     assert_eq!(loaded.config.checks[0].own.0["retries"], 9);
     assert_eq!(loaded.effective["checks"]["a"]["failure_threshold"], "${env:N}");
 }
+
+#[test]
+fn a_missing_file_of_a_secret_is_to_be_watched() {
+    let folder = Folder::new();
+    let secret = folder.0.join("token");
+    let text = format!("checks: {{ a: {{ http: {{ url: '${{file:{}}}' }} }} }}", secret.display());
+    let file = folder.write("app.yaml", text);
+    let problems = load(&sources(Some(file.clone()), &[]), &kinds()).expect_err("a problem");
+    assert_eq!(problems.files, [file, secret]);
+}

@@ -35,6 +35,8 @@ fn an_empty_file_and_empty_sections_mean_the_defaults() {
         "drain:\nlog:\n  # level: info\n",
         "{}",
         "checks:\n",
+        "listeners:\n",
+        "listeners:\n  http:\n    # listen: 0.0.0.0:8800\n    timeouts:\n    limits: { queue: }\n",
         "\u{feff}workers: auto\n",
     ] {
         assert_eq!(loaded(text, &[]).config, expected, "{text:?}");
