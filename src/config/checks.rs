@@ -6,9 +6,10 @@
 use serde_json::{Map, Value};
 
 use super::error::{Report, unknown};
-use super::fit::{Tree, is_planned, shown};
+use super::fit::{is_planned, shown};
 use super::place::Path;
 use super::raw::RawCheck;
+use super::tree::Tree;
 use super::{CheckSpec, KeyError, Kind, Listener, Own};
 
 /// An entry as far as it could be read.
@@ -31,7 +32,10 @@ impl Draft {
     ) -> Self {
         let path = vec!["checks".to_owned(), name.to_owned()];
         let is_map = |tree: &Tree| tree.get(&path).is_none_or(|value| value.is_object() || value.is_null());
-        if !is_map(tree) && !(tree.reread(&path) && is_map(tree)) {
+        if !is_map(tree) {
+            tree.reread(&path);
+        }
+        if !is_map(tree) {
             let found = tree.written(&path).map_or_else(String::new, shown);
             report.value(&path, format!("{found} is not allowed, expected a map of keys"));
             return Draft { name: name.to_owned(), raw: RawCheck::default(), own: None };
@@ -74,21 +78,11 @@ impl Draft {
         if let Some((index, own)) = &self.own {
             let kind = &kinds[*index];
             let path = ["checks".to_owned(), self.name.clone(), kind.name.to_owned()];
-            let mut keys = match tree.written(&path) {
-                Some(Value::Object(keys)) => keys.clone(),
-                // One variable that holds all keys: shown as it was given.
-                Some(Value::String(text)) => {
-                    entry.insert(kind.name.to_owned(), Value::from(text.as_str()));
-                    Map::new()
-                }
-                _ => Map::new(),
-            };
-            if !entry.contains_key(kind.name) {
-                for (key, default) in super::schema::own_defaults(kind) {
-                    keys.entry(key).or_insert(default);
-                }
-                entry.insert(kind.name.to_owned(), Value::Object(keys));
+            let mut keys = tree.written(&path).and_then(Value::as_object).cloned().unwrap_or_default();
+            for (key, default) in super::schema::own_defaults(kind) {
+                keys.entry(key).or_insert(default);
             }
+            entry.insert(kind.name.to_owned(), Value::Object(keys));
             let gates = self.raw.gates.unwrap_or_else(|| (kind.gates)(own, listeners));
             entry.insert("gates".to_owned(), serde_json::to_value(gates).unwrap_or_default());
         }
@@ -190,7 +184,7 @@ fn own_keys(
             let is_news =
                 !gaps.iter().any(|gap| gap.starts_with(&as_written)) && !report.is_blamed(&as_written);
             if is_news || (error.path.is_empty() && gaps.is_empty()) {
-                refuse(&as_written, error, &tree.without_secrets(path, &error.message), report);
+                refuse(&as_written, error, tree, report);
             }
             refused.push(at);
         }
@@ -230,10 +224,13 @@ fn before(gaps: &[Path], at: &[String]) -> Path {
 }
 
 /// Notes what a kind said of the key at `at`.
-fn refuse(at: &[String], error: &KeyError, message: &str, report: &mut Report) {
+fn refuse(at: &[String], error: &KeyError, tree: &Tree, report: &mut Report) {
     let known: Vec<&str> = error.known.iter().map(String::as_str).collect();
+    let message = tree.without_secrets(&at[..at.len() - error.path.len()], &error.message);
+    let is_of_serde = ["invalid type: ", "invalid value: "].iter().any(|start| message.starts_with(start));
     match error.path.last() {
         Some(key) if !known.is_empty() => report.key(at, unknown("unknown key", key, &known)),
+        Some(_) if is_of_serde => report.value(at, tree.misfit(at, &message)),
         _ => report.value(at, message),
     }
 }

@@ -63,7 +63,7 @@ fn whole_cpus(quota: &str, period: &str) -> Option<usize> {
     usize::try_from(cpus.max(1)).ok()
 }
 
-/// Counts `Cpus_allowed_list:	0-3,8`.
+/// Counts a line such as `Cpus_allowed_list: 0-3,8`.
 fn allowed_cpus(status: &str) -> Option<usize> {
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?.trim();
     let count = |range: &str| {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::PathBuf;
 
 use super::place::{Path, Place, Places};
 
@@ -38,7 +39,10 @@ impl fmt::Display for Problem {
 pub struct Problems {
     pub all: Vec<Problem>,
     /// The configuration file, for the advice.
-    pub file: Option<String>,
+    pub file: Option<PathBuf>,
+    /// Every file that was read or should have been, as in [`Loaded`](super::Loaded): one that is missing
+    /// may appear, and then it is time to load again.
+    pub files: Vec<PathBuf>,
 }
 
 impl fmt::Display for Problems {
@@ -50,7 +54,7 @@ impl fmt::Display for Problems {
         let plural = if count == 1 { "" } else { "s" };
         write!(f, "{count} problem{plural}: correct and ")?;
         match &self.file {
-            Some(file) => write!(f, "run \"readygate validate {file}\"")?,
+            Some(file) => write!(f, "run \"readygate validate {}\"", file.display())?,
             None => f.write_str("try again")?,
         }
         f.write_str("; \"readygate schema\" describes every key")
@@ -89,17 +93,17 @@ impl Report {
     /// Notes a problem with the value at `path`.
     pub(super) fn value(&mut self, path: &[String], message: impl Into<String>) {
         let place = self.places.of_value(path);
-        self.add(place, path, message.into());
+        self.add(place, path, &message.into());
     }
 
     /// Notes a problem with the key at the end of `path`.
     pub(super) fn key(&mut self, path: &[String], message: impl Into<String>) {
         let place = self.places.of_key(path);
-        self.add(place, path, message.into());
+        self.add(place, path, &message.into());
     }
 
     /// Notes a problem whose place is known.
-    pub(super) fn add(&mut self, place: Option<Place>, path: &[String], message: String) {
+    pub(super) fn add(&mut self, place: Option<Place>, path: &[String], message: &str) {
         // The second thing that is wrong with a key is mostly a consequence of the first.
         if path.is_empty() || self.blamed.insert(path.to_vec()) {
             // One line each, whatever a kind or a parser says.
@@ -119,9 +123,9 @@ impl Report {
     }
 
     /// Everything noted, in the order of the file, then variables, then flags.
-    pub(super) fn into_problems(mut self, file: Option<String>) -> Problems {
+    pub(super) fn into_problems(mut self, file: Option<PathBuf>, files: Vec<PathBuf>) -> Problems {
         self.problems.sort_by(|a, b| a.place.cmp(&b.place));
-        Problems { all: self.problems, file }
+        Problems { all: self.problems, file, files }
     }
 }
 

@@ -10,14 +10,14 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use super::address::UpstreamUrl;
 use super::checks::Draft;
 use super::error::{Problems, Report};
-use super::fit::{Tree, find_mut};
 use super::merge::Merger;
 use super::place::{Path, Place, Places};
 use super::raw::RawConfig;
 use super::secret::Secrets;
-use super::units::UpstreamUrl;
+use super::tree::{Tree, find_mut};
 use super::{Admin, Config, Drain, Environment, Hold, Kind, Limits, Listener, Log, Timeouts, Upstream};
 
 /// Where a configuration comes from; later fields win.
@@ -74,12 +74,11 @@ impl fmt::Debug for Loaded {
 pub fn load(sources: &Sources, kinds: &[Kind]) -> Result<Loaded, Problems> {
     let mut report = Report::new(Places::default());
     let mut merger = Merger::new();
-    let file = sources.file.as_ref().map(|file| file.display().to_string());
     if let Some(path) = &sources.file
         && !merger.file(path, &mut report)
     {
         // Without the file the rest would be judged for what it lacks.
-        return Err(report.into_problems(file));
+        return Err(report.into_problems(sources.file.clone(), vec![path.clone()]));
     }
     merger.environment(&sources.environment, &mut report);
     flags(&sources.flags, kinds, &mut merger, &mut report);
@@ -99,8 +98,9 @@ pub fn load(sources: &Sources, kinds: &[Kind]) -> Result<Loaded, Problems> {
 
     let effective = effective(&raw, &drafts, kinds, &listeners, &tree);
     let checks = drafts.iter().filter_map(|draft| draft.spec(kinds, &listeners)).collect();
+    let files = sources.file.iter().cloned().chain(secrets.files).collect();
     if !report.is_empty() {
-        return Err(report.into_problems(file));
+        return Err(report.into_problems(sources.file.clone(), files));
     }
     let config = Config {
         admin: Admin {
@@ -120,7 +120,7 @@ pub fn load(sources: &Sources, kinds: &[Kind]) -> Result<Loaded, Problems> {
         log: Log { level: raw.log.level, format: raw.log.format, access: raw.log.access },
         listeners,
     };
-    Ok(Loaded { config, effective, files: sources.file.iter().cloned().chain(secrets.files).collect() })
+    Ok(Loaded { config, effective, files })
 }
 
 /// Lays the flags over file and environment.
@@ -148,7 +148,7 @@ fn flags(flags: &Flags, kinds: &[Kind], merger: &mut Merger, report: &mut Report
                     listeners.len(),
                     listeners.join(", ")
                 );
-                report.add(Some(Place::Flag(flag.to_owned())), &[], message);
+                report.add(Some(Place::Flag(flag.to_owned())), &[], &message);
             }
         }
     }
@@ -172,7 +172,7 @@ fn flags(flags: &Flags, kinds: &[Kind], merger: &mut Merger, report: &mut Report
                 merger.set(&["checks", &name, kind.name], &own);
                 taken.push(name);
             }
-            Err(message) => report.add(Some(Place::Flag(format!("--check {url}"))), &[], message),
+            Err(message) => report.add(Some(Place::Flag(format!("--check {url}"))), &[], &message),
         }
     }
 }

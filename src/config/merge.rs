@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::error::Report;
 use super::place::{Path, Place, Places};
+use super::walk::walk;
 use super::{Environment, error};
 
 /// The merged tree, its order that of the file.
@@ -36,7 +37,7 @@ impl Merger {
                 report.add(
                     whole,
                     &[],
-                    "unknown format, expected a name that ends in .yaml, .yml, .toml or .json".to_owned(),
+                    "unknown format, expected a name that ends in .yaml, .yml, .toml or .json",
                 );
                 return false;
             }
@@ -45,11 +46,11 @@ impl Merger {
             Ok(Ok(text)) => text,
             Ok(Err(error)) => {
                 let at = error.utf8_error().valid_up_to();
-                report.add(whole, &[], format!("byte {at} is not UTF-8, expected text"));
+                report.add(whole, &[], &format!("byte {at} is not UTF-8, expected text"));
                 return false;
             }
             Err(error) => {
-                report.add(whole, &[], format!("cannot read the configuration: {error}"));
+                report.add(whole, &[], &format!("cannot read the configuration: {error}"));
                 return false;
             }
         };
@@ -63,18 +64,18 @@ impl Merger {
         let (slips, end) = match format {
             FileFormat::Toml => (Vec::new(), places.walk_toml(text)),
             FileFormat::Yaml if is_without_keys(text) => return true,
-            FileFormat::Yaml => places.walk_yaml(text),
+            FileFormat::Yaml => walk(text, &mut places),
             // JSON is YAML but for its tabs. What else stops the walk is left to the reader of JSON.
-            _ => (places.walk_yaml(&text.replace('\t', " ")).0, Ok(())),
+            _ => (walk(&text.replace('\t', " "), &mut places).0, Ok(())),
         };
         report.set_places(places);
         let at = |(line, column)| Some(Place::Position { file: name.to_owned(), line, column });
         let slipped = !slips.is_empty();
         for (position, path, message) in slips {
-            report.add(at(position), &path, message);
+            report.add(at(position), &path, &message);
         }
         if let Err((position, path, message)) = end {
-            report.add(at(position), &path, message);
+            report.add(at(position), &path, &message);
             return false;
         }
         let parsed = match format.parse(Some(&name.to_owned()), text) {
@@ -89,7 +90,7 @@ impl Merger {
                         at((error.line(), error.column().max(1)))
                     });
                 let message = error.to_string().replace('\n', ", ");
-                report.add(place, &[], format!("cannot read the configuration: {message}"));
+                report.add(place, &[], &format!("cannot read the configuration: {message}"));
                 return false;
             }
         };
@@ -114,11 +115,15 @@ impl Merger {
             let place = Place::Variable(name.clone());
             if path.iter().any(|key| key.is_empty() || !key.bytes().all(is_of_a_name)) {
                 let message = "not a key path, expected names joined by __, such as READYGATE__DRAIN__QUIET";
-                report.add(Some(place), &path, message.to_owned());
+                report.add(Some(place), &path, message);
             } else if let Some(other) =
                 set.iter().find(|(key, _)| path.starts_with(key)).map(|(_, name)| *name)
             {
-                report.add(Some(place), &path, format!("{other} sets this key too, expected one of the two"));
+                report.add(
+                    Some(place),
+                    &path,
+                    &format!("{other} sets this key too, expected one of the two"),
+                );
             } else {
                 report.set(path.clone(), place);
                 set.insert(path, name);

@@ -1,11 +1,20 @@
 //! What the sidecar is told to do.
 //!
-//! Two shapes: [`raw`] is what a user wrote, key by key, with every key optional; [`Config`] is what is
-//! true after file, environment and flags were merged, defaults filled in and every rule checked. Code
-//! outside this module sees only `Config` and has no error path for it.
+//! Two shapes: `raw` is what a user wrote, key by key, with every key optional; [`Config`] is what is true
+//! after file, environment and flags were merged, defaults filled in and every rule checked. Code outside
+//! this module sees only `Config` and has no error path for it.
+//!
+//! ```text
+//! file, variables, flags ─ merge ─▶ tree ─ fit ─▶ raw ─ rules ─▶ Config
+//!                          walk, place           checks
+//!                          (where it was)        (one kind each)
+//! ```
+//!
+//! Every step notes what is wrong and goes on, so that [`load`] shows all problems at once; `tree` keeps what
+//! was written apart from what secrets became, and only the first is ever shown.
 //!
 //! The names, defaults and meanings of the keys are the product's contract. The crate `config` is named
-//! only inside this folder.
+//! only inside this folder, which imports nothing else of this crate.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,6 +27,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+mod address;
 mod checks;
 mod cpus;
 mod error;
@@ -32,7 +42,9 @@ mod schema;
 mod secret;
 #[cfg(test)]
 mod tests;
+mod tree;
 pub mod units;
+mod walk;
 mod watch;
 
 pub use cpus::available_cpus;

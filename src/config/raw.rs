@@ -14,7 +14,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::units::{Bytes, Listen, OrOff, Period, UpstreamUrl, UrlPath, Workers};
+use super::address::{Listen, UpstreamUrl, UrlPath};
+use super::units::{Bytes, OrOff, Period, Workers};
 use super::{AccessLog, DrainReady, Forwarded, Gates, LogFormat, NotReady, Upstream};
 
 /// Configuration of readygate.

@@ -10,9 +10,10 @@ use tracing_subscriber::EnvFilter;
 
 use super::checks::Draft;
 use super::error::{Report, dotted, unknown};
-use super::fit::{Tree, shown};
+use super::fit::shown;
 use super::place::Path;
 use super::raw::{RawConfig, RawListener};
+use super::tree::Tree;
 use super::units::Period;
 
 /// Holds a configuration to every rule.

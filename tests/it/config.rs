@@ -60,6 +60,18 @@ fn the_examples_are_valid_and_mean_what_validate_prints() {
 }
 
 #[test]
+fn an_invalid_file_is_exit_code_78_and_every_problem_on_stderr() {
+    let file = std::env::temp_dir().join(format!("readygate-invalid-{}.yaml", std::process::id()));
+    fs::write(&file, "drain: { quite: 3s, min: 0s }\n").expect("temporary file");
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let code = cli::validate::validate(&file, Environment::new(), &kinds(), &mut out, &mut err);
+    fs::remove_file(file).expect("temporary file");
+    assert_eq!(code.expect("output into memory"), 78);
+    assert!(out.is_empty());
+    assert_eq!(String::from_utf8(err).expect("text").lines().count(), 3);
+}
+
+#[test]
 fn every_key_of_the_schema_is_in_the_full_example() {
     let schema = config::schema(&kinds());
     let mut keys = BTreeSet::new();
