@@ -426,6 +426,12 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn interim_answers_are_skipped_but_a_101_is_final() {
+        let answer = "HTTP/1.1 103 Hints\r\nA: b\r\n\r\nHTTP/1.1 101 Switch\r\n\r\nHTTP/1.1 200 OK\r\n\r\n";
+        assert_eq!(read(answer.as_bytes(), 100).await, Ok((101, Vec::new())));
+    }
+
+    #[tokio::test]
     async fn reading_stops_at_the_limit_whatever_follows() {
         let answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nokok\r\nbroken";
         assert_eq!(read(answer, 4).await, Ok((200, b"okok".to_vec())));
