@@ -4,6 +4,13 @@
 //! the supervisor owns those. Adding a kind is one new file, a `mod` line and a row in [`KINDS`]; the
 //! schema, the reference table in the README, `--check` URLs and `readygate check` come from the row.
 
+mod connect;
+mod file;
+mod http;
+mod own;
+mod tcp;
+mod warmup;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -83,6 +90,13 @@ pub struct Context {
     pub report: Rc<dyn Fn(Report)>,
 }
 
+impl fmt::Debug for Context {
+    /// Without the token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("targets", &self.targets).finish_non_exhaustive()
+    }
+}
+
 /// A listener as a check can reach it.
 #[derive(Clone, Debug)]
 pub struct Target {
@@ -116,4 +130,4 @@ impl fmt::Debug for Kind {
 }
 
 /// Every kind of check.
-pub const KINDS: &[Kind] = &[];
+pub const KINDS: &[Kind] = &[file::KIND, http::KIND, tcp::KIND, warmup::KIND];

@@ -14,7 +14,34 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+mod checks;
+mod cpus;
+mod error;
+mod fit;
+mod load;
+mod merge;
+mod place;
+mod raw;
+mod reload;
+mod rules;
+mod schema;
+mod secret;
+#[cfg(test)]
+mod tests;
+pub mod units;
+mod watch;
+
+pub use cpus::available_cpus;
+pub use error::{Problem, Problems, dotted};
+pub use load::{Flags, Loaded, Sources, load};
+pub use place::{Path as KeyPath, Place};
+pub use reload::restart_needed;
+pub use schema::schema;
+pub use watch::Watch;
 
 /// Everything the sidecar needs to know, valid by construction.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,7 +81,9 @@ pub struct Upstream {
 }
 
 /// What happens to a request while the gate is closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
 pub enum NotReady {
     /// Send it on anyway.
     Forward,
@@ -104,7 +133,9 @@ pub struct Hold {
 }
 
 /// What happens to `X-Forwarded-For`, `-Proto` and `-Host`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
 pub enum Forwarded {
     Append,
     Replace,
@@ -136,7 +167,9 @@ pub struct Drain {
 }
 
 /// What `/ready` says while draining.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
 pub enum DrainReady {
     Fail,
     Hold,
@@ -166,7 +199,9 @@ pub struct CheckSpec {
 }
 
 /// When a check counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
 pub enum Gates {
     /// Must pass once before the first ready, and again after the app restarted.
     Startup,
@@ -195,7 +230,9 @@ pub struct Log {
     pub access: AccessLog,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
 pub enum LogFormat {
     /// JSON unless on a terminal.
     Auto,
@@ -203,7 +240,9 @@ pub enum LogFormat {
     Text,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
 pub enum AccessLog {
     Off,
     Errors,
@@ -228,6 +267,12 @@ pub struct Kind {
     pub schemes: &'static [&'static str],
     /// Own keys for a `--check` URL of one of `schemes`; the error says what is wrong with it.
     pub from_url: fn(&str) -> Result<Value, String>,
+}
+
+impl fmt::Debug for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
 }
 
 /// A problem with one key below a check's kind.

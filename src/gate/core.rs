@@ -154,6 +154,33 @@ pub struct Transition {
     pub at: Instant,
 }
 
+impl Transition {
+    /// Every (from, to, cause) that the machine can take, for those who count them; held by a test.
+    pub const POSSIBLE: [(Phase, Phase, Cause); 15] = {
+        use Cause::{
+            AppRefused, AppRestarted, AppStopping, CheckFailed, ChecksPassed, DrainStarted, Reloaded,
+        };
+        use Phase::{Drained, Draining, Failing, Ready, Starting};
+        [
+            (Starting, Ready, ChecksPassed),
+            (Starting, Ready, AppRestarted),
+            (Starting, Ready, Reloaded),
+            (Starting, Draining, DrainStarted),
+            (Ready, Failing, CheckFailed),
+            (Ready, Failing, AppRefused),
+            (Ready, Failing, AppStopping),
+            (Ready, Failing, Reloaded),
+            (Ready, Draining, DrainStarted),
+            (Failing, Ready, ChecksPassed),
+            (Failing, Ready, AppRestarted),
+            (Failing, Ready, Reloaded),
+            (Failing, Starting, AppRestarted),
+            (Failing, Draining, DrainStarted),
+            (Draining, Drained, Cause::Drained),
+        ]
+    };
+}
+
 /// A check as the gate sees it.
 #[derive(Clone, Debug)]
 pub struct Tracked {
@@ -410,6 +437,8 @@ impl Core {
             tracked.tally = Tally::default();
             tracked.exempt = false;
             tracked.time_to_pass = None;
+            // What the last arm saw is no reason in this one.
+            tracked.line.clear();
         }
     }
 

@@ -300,3 +300,52 @@ proptest! {
         }
     }
 }
+
+/// An event on a gate of at most three checks and one app.
+fn any_event() -> impl Strategy<Value = Event> {
+    let names = ["a", "b", "c"];
+    let role = prop_oneof![Just(Role::Startup), Just(Role::Always), Just(Role::Never)];
+    let rules = prop::collection::vec(role, 0..=3);
+    prop_oneof![
+        4 => (0..3usize, any::<bool>(), 0..2u64).prop_map(move |(at, passed, arm)| Event::Checked {
+            check: names[at].into(), arm, passed, line: String::new(), took: Duration::ZERO
+        }),
+        1 => Just(Event::AppRefused { app: 0 }),
+        2 => Just(Event::AppAccepted { app: 0 }),
+        1 => Just(Event::AppStopping),
+        1 => Just(Event::AppRestarting),
+        1 => any::<bool>().prop_map(|hold_ready| Event::DrainStarted { hold_ready }),
+        1 => Just(Event::Drained),
+        1 => (rules, 0..4usize).prop_map(move |(roles, changed)| Event::Configured {
+            rules: roles.into_iter().zip(names).map(|(role, name)| rule(name, role, 1, 2)).collect(),
+            changed: names.iter().skip(changed).map(|name| (*name).into()).collect(),
+        }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3_000))]
+
+    #[test]
+    fn every_transition_is_one_of_the_possible_ones(
+        checks in 0..3usize,
+        events in prop::collection::vec(any_event(), 1..40),
+    ) {
+        let now = Instant::now();
+        let roles = [Role::Startup, Role::Always, Role::Never];
+        let rules = roles.into_iter().zip(["a", "b", "c"]).take(checks);
+        let mut core = Core::new(rules.map(|(role, name)| rule(name, role, 1, 2)).collect(), ["app".into()], now);
+        for event in events {
+            let event = match event {
+                // Mostly of this arm, at times of the one before.
+                Event::Checked { check, arm, passed, line, took } => {
+                    Event::Checked { check, arm: core.arm() - u64::from(arm == 0), passed, line, took }
+                }
+                event => event,
+            };
+            if let Some(t) = core.apply(event, now) {
+                prop_assert!(Transition::POSSIBLE.contains(&(t.from, t.to, t.cause)), "{t:?}");
+            }
+        }
+    }
+}

@@ -1,5 +1,10 @@
 //! Promises of the product, one module each, held on real processes and sockets.
 
+mod check_cli;
+mod check_file;
+mod check_http;
+mod check_warmup;
+mod config;
 mod layers;
 mod leaving;
 mod refusing;

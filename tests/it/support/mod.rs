@@ -1,14 +1,16 @@
 //! The test house: the app, the sidecar and the clients of a scenario, each a process or a raw socket.
 
 pub mod app;
+pub mod checks;
 pub mod http;
 pub mod machine;
 pub mod sidecar;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 pub use self::app::TestApp;
 pub use self::http::{Answer, Client, Failure, get};
@@ -24,11 +26,16 @@ pub async fn eventually(what: &str, longest: Duration, mut holds: impl AsyncFnMu
     began.elapsed()
 }
 
-/// Sends a signal by its name (`TERM`, `KILL`, `STOP`, `CONT`).
+/// Sends a signal by its name (`TERM`, `STOP`, `CONT`).
 pub fn signal(pid: u32, name: &str) {
-    // The shell's own `kill`: no package to install, no unsafe code.
-    let status = Command::new("sh").arg("-c").arg(format!("kill -{name} {pid}")).status();
-    assert!(status.expect("sh runs").success(), "kill -{name} {pid}");
+    let pid = Pid::from_raw(pid as i32).expect("a process has a number");
+    let signal = match name {
+        "TERM" => Signal::TERM,
+        "STOP" => Signal::STOP,
+        "CONT" => Signal::CONT,
+        other => panic!("no test sends {other}"),
+    };
+    kill_process(pid, signal).expect("a process of ours");
 }
 
 /// A directory of its own below the build's, removed at the end.

@@ -1,0 +1,534 @@
+//! `warmup`: enough good and fast answers, through the very path that users' requests take.
+//!
+//! ```text
+//! clients (concurrency) ──HTTP/1.1 keep-alive──▶ the listener ─▶ … ─▶ the app
+//!     └── results ──▶ stats ──▶ enough? pass │ budget over? fail or pass │ else go on
+//! ```
+//!
+//! It ends as soon as the evidence suffices, and never before a whole window (`min_requests`) of results is
+//! there. Clients pause while the app fails, so that a broken app is not hammered. All connections end with
+//! the run, also when it is dropped.
+
+mod client;
+mod stats;
+
+use std::cell::Cell;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use schemars::{JsonSchema, SchemaGenerator};
+use serde::Deserialize;
+use serde::de::{self, Deserializer};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use self::client::{Answered, Client, Plan, Recipe, Unreachable};
+use self::stats::{Figures, Stats};
+use super::own::{self, Expect, Headers, Span};
+use super::{Check, CheckError, CheckFuture, CheckResult, Context, Evidence, Kind, Report};
+use crate::config::{self, CheckSpec, Gates, KeyError, Listener, Own};
+use crate::traffic::WARMUP_HEADER;
+
+pub(super) const KIND: Kind = Kind {
+    config: config::Kind {
+        name: "warmup",
+        passes_when: "enough good, fast answers came through the listener",
+        gates: |_, _| Gates::Startup,
+        accept,
+        schema: |generator: &mut SchemaGenerator| Keys::json_schema(generator),
+        schemes: &[],
+        from_url: |_| Err("a warm-up needs more than a URL, expected it in a configuration file".to_owned()),
+    },
+    build: |spec, context| Box::new(Warmup::new(spec, context)),
+};
+
+/// The keys of `warmup`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Keys {
+    /// Name of the listener to send through; may be left out if there is only one.
+    listener: Option<String>,
+    /// Sent in turn: "GET /path", or { method, path, headers, body, expect }.
+    requests: Vec<RequestKeys>,
+    /// Requests at once.
+    #[serde(default = "concurrency")]
+    concurrency: usize,
+    /// Results that are judged at a time: the last so many.
+    #[serde(default = "min_requests")]
+    min_requests: usize,
+    /// Share of good answers among them.
+    #[serde(default = "success_ratio")]
+    success_ratio: f64,
+    /// How fast the good ones have to be.
+    target: Option<Target>,
+    /// Pass once latency has settled: it differs by at most this from that of the results before, e.g. 10%.
+    plateau: Option<Percent>,
+    /// Longest run.
+    #[serde(default = "budget")]
+    budget: Span,
+    /// When the budget is over: fail (stay not ready, try again) or pass (go ready, counted and logged).
+    #[serde(default)]
+    on_budget_exhausted: OnBudgetExhausted,
+}
+
+fn concurrency() -> usize {
+    4
+}
+
+fn min_requests() -> usize {
+    50
+}
+
+fn success_ratio() -> f64 {
+    0.99
+}
+
+fn budget() -> Span {
+    Span(Duration::from_secs(60))
+}
+
+/// A request of the list, in either notation.
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(inline, with = "RequestSchema")]
+struct RequestKeys {
+    method: String,
+    path: String,
+    headers: Headers,
+    body: Option<String>,
+    expect: Expect,
+}
+
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+#[allow(dead_code)]
+enum RequestSchema {
+    Line(String),
+    Full(FullRequest),
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+struct FullRequest {
+    /// GET if not given.
+    #[serde(default = "get")]
+    method: String,
+    /// Begins with a slash; may have a query.
+    path: String,
+    #[serde(default)]
+    headers: Headers,
+    body: Option<String>,
+    /// Status codes of a good answer; 200-399 if not given.
+    #[serde(default)]
+    expect: Expect,
+}
+
+fn get() -> String {
+    "GET".to_owned()
+}
+
+impl<'de> Deserialize<'de> for RequestKeys {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> de::Visitor<'de> for Either {
+            type Value = FullRequest;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("\"GET /path\" or a map with path")
+            }
+            fn visit_str<E: de::Error>(self, line: &str) -> Result<FullRequest, E> {
+                let (method, path) = line.trim().split_once(' ').unwrap_or(("GET", line.trim()));
+                let (method, path) = (method.to_owned(), path.trim().to_owned());
+                Ok(FullRequest {
+                    method,
+                    path,
+                    headers: Headers::default(),
+                    body: None,
+                    expect: Expect::default(),
+                })
+            }
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<FullRequest, A::Error> {
+                FullRequest::deserialize(de::value::MapAccessDeserializer::new(map))
+            }
+        }
+        // Not an untagged enum: that would lose the path of an error.
+        let FullRequest { method, path, headers, body, expect } = deserializer.deserialize_any(Either)?;
+        Ok(Self { method, path, headers, body, expect })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+struct Target {
+    /// More than 0, at most 1.
+    #[serde(default = "p95")]
+    quantile: f64,
+    /// That quantile of the latency may be this.
+    latency: Span,
+}
+
+fn p95() -> f64 {
+    0.95
+}
+
+/// `10%`, kept as 0.1.
+#[derive(Clone, Copy, Debug, PartialEq, JsonSchema)]
+#[schemars(inline, with = "String")]
+struct Percent(f64);
+
+impl<'de> Deserialize<'de> for Percent {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let number = text.trim().strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
+        match number {
+            Some(number) if number > 0.0 && number <= 100.0 => Ok(Self(number / 100.0)),
+            _ => Err(de::Error::custom("expected a share above 0% and up to 100%, e.g. 10%")),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+enum OnBudgetExhausted {
+    #[default]
+    Fail,
+    Pass,
+}
+
+struct Warmup {
+    name: String,
+    keys: Keys,
+    timeout: Duration,
+    context: Context,
+}
+
+impl Check for Warmup {
+    fn run(&self) -> CheckFuture<'_> {
+        Box::pin(self.warm_up())
+    }
+
+    fn deadline(&self, _: Duration) -> Duration {
+        self.keys.budget.0 + MARGIN
+    }
+
+    fn once_per_arm(&self) -> bool {
+        true
+    }
+}
+
+impl Warmup {
+    fn new(spec: &CheckSpec, context: Context) -> Self {
+        let keys = own::parse(&spec.own).expect("configuration accepted the keys");
+        Self { name: spec.name.clone(), keys, timeout: spec.timeout, context }
+    }
+
+    async fn warm_up(&self) -> CheckResult {
+        let wanted =
+            |target: &&super::Target| self.keys.listener.as_ref().is_none_or(|name| *name == target.listener);
+        let Some(target) = self.context.targets.iter().find(wanted) else {
+            let reason = "a warm-up goes through a running sidecar's listener, and there is none here";
+            return Err(CheckError::Skipped { reason: reason.to_owned() });
+        };
+        let plan = Arc::new(self.plan(target));
+        let began = Instant::now();
+        let mut run = Run { stats: Stats::new(self.keys.min_requests), last_failure: None, began };
+        let (send, mut results) = mpsc::channel(self.keys.concurrency);
+        let (turn, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        // Aborts its clients when dropped, and with them their connections.
+        let mut clients = JoinSet::new();
+        for _ in 0..self.keys.concurrency {
+            clients.spawn(keep_sending(
+                Arc::clone(&plan),
+                Arc::clone(&turn),
+                Arc::clone(&stop),
+                send.clone(),
+            ));
+        }
+        drop(send);
+        let reported = Cell::new(None::<Instant>);
+        let budget = tokio::time::sleep(self.keys.budget.0);
+        tokio::pin!(budget);
+        let verdict = loop {
+            let answered = tokio::select! {
+                answered = results.recv() => answered,
+                () = &mut budget => break self.exhausted(&run),
+            };
+            match answered {
+                Some(Ok(answered)) => run.add(answered, &*self.context.report),
+                Some(Err(Unreachable(error))) => {
+                    let target = format!("{} (listener {})", target.address, target.listener);
+                    break Err(CheckError::Connect { target, reason: error.to_string() });
+                }
+                None => break self.exhausted(&run),
+            }
+            if run.is_enough(&self.keys) {
+                let summary = run.summary(&self.keys);
+                break Ok(Evidence { summary, figures: Some(run.figures(false)) });
+            }
+            if reported.get().is_none_or(|last| last.elapsed() >= NEWS_INTERVAL) {
+                reported.set(Some(Instant::now()));
+                (self.context.report)(Report::Progress(run.summary(&self.keys)));
+                run.report_latency(&*self.context.report);
+            }
+        };
+        run.report_latency(&*self.context.report);
+        // Requests in flight may end: an app need not see the last ones cut off.
+        stop.store(true, Ordering::Relaxed);
+        results.close();
+        let _ = tokio::time::timeout(FAREWELL, async { while clients.join_next().await.is_some() {} }).await;
+        verdict
+    }
+
+    fn plan(&self, target: &super::Target) -> Plan {
+        let token = HeaderValue::try_from(&*self.context.warmup_token).expect("a token is a header value");
+        let recipes =
+            self.keys.requests.iter().map(|keys| recipe(keys).expect("configuration accepted the request"));
+        Plan {
+            address: target.address,
+            timeout: self.timeout,
+            recipes: recipes.collect(),
+            token: (HeaderName::from_static(WARMUP_HEADER), token),
+        }
+    }
+
+    fn exhausted(&self, run: &Run) -> CheckResult {
+        let budget = humantime::format_duration(self.keys.budget.0);
+        let mut summary = format!("{} when the budget of {budget} was over", run.summary(&self.keys));
+        if let Some(why) = &run.last_failure {
+            let _ = write!(summary, "; last failure: {why}");
+        }
+        let figures = Some(run.figures(true));
+        match self.keys.on_budget_exhausted {
+            OnBudgetExhausted::Fail => Err(CheckError::Unexpected { message: summary, figures }),
+            OnBudgetExhausted::Pass => {
+                tracing::warn!(check = %self.name, found = %summary, "warm-up budget exhausted, passing as configured");
+                Ok(Evidence { summary, figures })
+            }
+        }
+    }
+}
+
+/// What a run has seen so far.
+struct Run {
+    stats: Stats,
+    last_failure: Option<String>,
+    began: Instant,
+}
+
+impl Run {
+    fn add(&mut self, answered: Answered, report: &dyn Fn(Report)) {
+        self.stats.add(answered.outcome);
+        if answered.why.is_some() {
+            self.last_failure = answered.why;
+        }
+        report(Report::WarmupRequest { ok: answered.outcome.ok });
+    }
+
+    fn is_enough(&self, keys: &Keys) -> bool {
+        self.stats.is_full()
+            && self.stats.ratio() >= keys.success_ratio
+            && keys.target.is_none_or(|target| {
+                self.stats.quantile(target.quantile).is_some_and(|latency| latency <= target.latency.0)
+            })
+            && keys.plateau.is_none_or(|share| self.has_settled(keys, share))
+    }
+
+    fn has_settled(&self, keys: &Keys, Percent(share): Percent) -> bool {
+        let quantile = keys.target.map_or(p95(), |target| target.quantile);
+        match (self.stats.quantile_before(quantile), self.stats.quantile(quantile)) {
+            (Some(before), Some(now)) => before.abs_diff(now) <= before.mul_f64(share).max(NOISE),
+            _ => false,
+        }
+    }
+
+    /// `41/50 ok, p95 180ms > 80ms`.
+    fn summary(&self, keys: &Keys) -> String {
+        let mut line = format!("{}/{} ok", self.stats.recent_ok(), keys.min_requests);
+        let quantile = keys.target.map_or(p95(), |target| target.quantile);
+        let Some(latency) = self.stats.quantile(quantile) else { return line };
+        let _ = write!(line, ", p{} {}", percent(quantile), short(latency));
+        if let Some(target) = keys.target
+            && latency > target.latency.0
+        {
+            let _ = write!(line, " > {}", short(target.latency.0));
+        }
+        if let Some(share) = keys.plateau
+            && !self.has_settled(keys, share)
+        {
+            match self.stats.quantile_before(quantile) {
+                Some(before) => {
+                    let _ = write!(line, ", not settled: {} before", short(before));
+                }
+                None => line.push_str(", not settled yet"),
+            }
+        }
+        line
+    }
+
+    fn figures(&self, budget_exhausted: bool) -> Value {
+        json!({
+            "requests": self.stats.sent(),
+            "ok": self.stats.ok(),
+            "ratio": self.stats.ratio(),
+            "first_window": self.stats.first_figures().map(millis),
+            "last_window": self.stats.figures().map(millis),
+            "seconds": self.began.elapsed().as_secs_f64(),
+            "budget_exhausted": budget_exhausted,
+        })
+    }
+
+    fn report_latency(&self, report: &dyn Fn(Report)) {
+        let Some(Figures { p50, p95, p99 }) = self.stats.figures() else { return };
+        for (quantile, latency) in [(0.5, p50), (0.95, p95), (0.99, p99)] {
+            report(Report::WarmupLatency { quantile, latency });
+        }
+    }
+}
+
+/// The life of one client: takes the next request of the list until it is told to stop.
+async fn keep_sending(
+    plan: Arc<Plan>,
+    turn: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+    results: mpsc::Sender<Result<Answered, Unreachable>>,
+) {
+    let mut client = Client::new(plan);
+    let mut pause = Duration::ZERO;
+    while !stop.load(Ordering::Relaxed) {
+        let answered = client.send(turn.fetch_add(1, Ordering::Relaxed)).await;
+        pause = match &answered {
+            Ok(answered) if answered.outcome.ok => Duration::ZERO,
+            _ => (pause * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
+        };
+        if results.send(answered).await.is_err() {
+            break;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause), if !pause.is_zero() => {}
+            () = results.closed(), if !pause.is_zero() => break,
+            else => {}
+        }
+    }
+}
+
+fn recipe(keys: &RequestKeys) -> Result<Recipe, (&'static str, String)> {
+    let method = http::Method::from_bytes(keys.method.as_bytes())
+        .ok()
+        .filter(|method| *method != http::Method::CONNECT);
+    let method = method.ok_or(("method", "not a request method, expected e.g. GET or POST".to_owned()))?;
+    let path = || ("path", "expected a path that begins with /, e.g. /api/items?limit=10".to_owned());
+    let target =
+        Some(&keys.path).filter(|path| path.starts_with('/')).and_then(|path| path.parse::<http::Uri>().ok());
+    let target = target.filter(|uri| uri.host().is_none()).ok_or_else(path)?;
+    let mut headers = HeaderMap::new();
+    for (name, value) in keys.headers.iter() {
+        let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) else {
+            return Err(("headers", "not a header field that can be sent".to_owned()));
+        };
+        if HOP_BY_HOP.contains(&name.as_str()) {
+            return Err((
+                "headers",
+                format!("{name} is not allowed, it follows from the connection and the body"),
+            ));
+        }
+        headers.append(name, value);
+    }
+    let body = Bytes::from(keys.body.clone().unwrap_or_default());
+    Ok(Recipe { method, target, headers, body, expect: keys.expect.clone() })
+}
+
+fn accept(own: &Own, listeners: &[Listener]) -> Result<(), Vec<KeyError>> {
+    let keys: Keys = own::parse(own)?;
+    let mut problems = Vec::new();
+    let names = || listeners.iter().map(|listener| listener.name.clone()).collect::<Vec<_>>();
+    match &keys.listener {
+        Some(name) if !listeners.iter().any(|listener| listener.name == *name) => {
+            let message = format!("there is no listener {name}, expected one of {}", names().join(", "));
+            problems.push(KeyError { known: names(), ..own::problem("listener", message) });
+        }
+        None if listeners.len() > 1 => {
+            let message =
+                format!("missing while there are several listeners, expected one of {}", names().join(", "));
+            problems.push(KeyError { known: Vec::new(), ..own::problem("listener", message) });
+        }
+        _ => {}
+    }
+    if keys.requests.is_empty() {
+        problems
+            .push(own::problem("requests", "the list is empty, expected at least one request, e.g. GET /"));
+    }
+    for (index, request) in keys.requests.iter().enumerate() {
+        let mut refused = request.headers.problems(&format!("requests.{index}.headers"));
+        if refused.is_empty()
+            && let Err((key, message)) = recipe(request)
+        {
+            refused.push(own::problem(&format!("requests.{index}.{key}"), message));
+        }
+        problems.extend(refused);
+    }
+    let mut within = |path: &str, ok: bool, found: String, allowed: &str| {
+        if !ok {
+            problems.push(own::problem(path, format!("{found} is not allowed, expected {allowed}")));
+        }
+    };
+    let share = |value: f64| value > 0.0 && value <= 1.0;
+    within("concurrency", (1..=1024).contains(&keys.concurrency), keys.concurrency.to_string(), "1 to 1024");
+    within(
+        "min_requests",
+        (1..=100_000).contains(&keys.min_requests),
+        keys.min_requests.to_string(),
+        "1 to 100000",
+    );
+    let above_0 = "more than 0, at most 1";
+    within("success_ratio", share(keys.success_ratio), keys.success_ratio.to_string(), above_0);
+    if let Some(target) = keys.target {
+        within("target.quantile", share(target.quantile), target.quantile.to_string(), above_0);
+    }
+    own::all(problems)
+}
+
+/// `0.95` → `95`, `0.999` → `99.9`.
+fn percent(quantile: f64) -> String {
+    format!("{}", (quantile * 100_000.0).round() / 1000.0)
+}
+
+/// `180ms`, `1.25s`, `0.4ms`.
+fn short(latency: Duration) -> String {
+    match latency.as_secs_f64() * 1000.0 {
+        millis if millis < 10.0 => format!("{}ms", (millis * 10.0).round() / 10.0),
+        millis if millis < 1000.0 => format!("{millis:.0}ms"),
+        millis => format!("{}s", (millis / 10.0).round() / 100.0),
+    }
+}
+
+fn millis(figures: Figures) -> Value {
+    let millis = |latency: Duration| (latency.as_secs_f64() * 1_000_000.0).round() / 1000.0;
+    json!({ "p50_ms": millis(figures.p50), "p95_ms": millis(figures.p95), "p99_ms": millis(figures.p99) })
+}
+
+/// What the connection and the body decide, not the configuration.
+const HOP_BY_HOP: [&str; 6] =
+    ["connection", "content-length", "keep-alive", "te", "transfer-encoding", "upgrade"];
+
+/// Of a client after a failure; doubles with each further one.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+
+/// Between lines of progress.
+const NEWS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Differences of latency below this are noise, however small the latency.
+const NOISE: Duration = Duration::from_millis(1);
+
+/// For requests in flight when the verdict is there.
+const FAREWELL: Duration = Duration::from_millis(250);
+
+/// The run ends itself at its budget; the supervisor need not hurry it.
+const MARGIN: Duration = Duration::from_secs(2);

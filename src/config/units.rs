@@ -1,0 +1,328 @@
+//! Values that are more than text or a number: durations, sizes, addresses, and `off`.
+//!
+//! Each reads and writes itself the way a user writes it and has a schema. Its error ends in `expected …`:
+//! the loader puts before that what the user wrote, so that no error can carry a secret.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+
+use super::Upstream;
+
+/// A duration above zero: `250ms`, `10s`, `1h 30m`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Period(pub Duration);
+
+impl Period {
+    pub const fn seconds(seconds: u64) -> Self {
+        Period(Duration::from_secs(seconds))
+    }
+}
+
+impl fmt::Display for Period {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Period(duration) = *self;
+        if duration.subsec_nanos() == 0 {
+            write!(f, "{}s", duration.as_secs())
+        } else if duration.subsec_nanos().is_multiple_of(1_000_000) {
+            write!(f, "{}ms", duration.as_millis())
+        } else {
+            write!(f, "{}", humantime::format_duration(duration))
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Period {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        const EXPECTED: &str = "expected a duration such as 250ms, 10s or 2m";
+        let text = text(deserializer, EXPECTED)?;
+        let duration = humantime::parse_duration(&text).map_err(|_| D::Error::custom(EXPECTED))?;
+        if duration.is_zero() {
+            return Err(D::Error::custom("expected more than 0s"));
+        }
+        // A bound, so that no sum of an instant and a duration can overflow later.
+        if duration > Duration::from_secs(365 * 86_400) {
+            return Err(D::Error::custom("expected at most 365d"));
+        }
+        Ok(Period(duration))
+    }
+}
+
+impl Serialize for Period {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl JsonSchema for Period {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Duration".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A duration above zero with its unit.",
+            "type": "string",
+            "pattern": r"^\s*([0-9]+\s*[a-zµ]+\s*)+$|\$\{",
+            "examples": ["250ms", "10s", "2m"],
+        })
+    }
+}
+
+/// A number of bytes above zero: `64KiB`, `10MB`, `4096`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bytes(pub usize);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit =
+            UNITS.iter().rev().find(|(name, size)| name.ends_with("iB") && self.0.is_multiple_of(*size));
+        match unit {
+            Some((name, size)) => write!(f, "{}{name}", self.0 / size),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = match Value::deserialize(deserializer)? {
+            Value::Number(number) => number.as_u64().and_then(|bytes| usize::try_from(bytes).ok()),
+            Value::String(text) => bytes(&text),
+            _ => None,
+        };
+        match bytes {
+            Some(0) => Err(D::Error::custom("expected more than 0")),
+            Some(bytes) => Ok(Bytes(bytes)),
+            None => Err(D::Error::custom("expected a size such as 64KiB, 10MB or 4096 (bytes)")),
+        }
+    }
+}
+
+/// Reads `64KiB`, `64 KiB`, `10MB`, `4096`, `4096B`.
+fn bytes(text: &str) -> Option<usize> {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let unit = unit.trim();
+    let (_, size) = UNITS
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(unit))
+        .or((unit.is_empty()).then_some(&("", 1)))?;
+    number.parse::<usize>().ok()?.checked_mul(*size)
+}
+
+const UNITS: &[(&str, usize)] = &[
+    ("B", 1),
+    ("kB", 1000),
+    ("KiB", 1 << 10),
+    ("MB", 1_000_000),
+    ("MiB", 1 << 20),
+    ("GB", 1_000_000_000),
+    ("GiB", 1 << 30),
+];
+
+impl Serialize for Bytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl JsonSchema for Bytes {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Size".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A number of bytes above zero, with or without a unit.",
+            "type": ["string", "integer"],
+            "pattern": r"^\s*[0-9]+\s*([kKmMgG]i?)?[bB]?\s*$|\$\{",
+            "minimum": 1,
+            "examples": ["64KiB", "10MB", 4096],
+        })
+    }
+}
+
+/// A value, or `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OrOff<T>(pub Option<T>);
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for OrOff<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::String(text) if text == "off" => Ok(OrOff(None)),
+            value => match T::deserialize(value) {
+                Ok(value) => Ok(OrOff(Some(value))),
+                Err(error) => Err(D::Error::custom(format_args!("{error}, or off"))),
+            },
+        }
+    }
+}
+
+impl<T: Serialize> Serialize for OrOff<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0 {
+            Some(value) => value.serialize(serializer),
+            None => serializer.serialize_str("off"),
+        }
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for OrOff<T> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        format!("{}OrOff", T::schema_name()).into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let value = generator.subschema_for::<T>();
+        json_schema!({ "anyOf": [{ "const": "off" }, value] })
+    }
+}
+
+/// An address to listen on: an IP address and a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(inline)]
+pub struct Listen(#[schemars(with = "String")] pub SocketAddr);
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        const EXPECTED: &str = "expected an IP address and a port such as 0.0.0.0:8800 or [::]:8800";
+        let text = text(deserializer, EXPECTED)?;
+        text.parse().map(Listen).map_err(|_| D::Error::custom(EXPECTED))
+    }
+}
+
+/// The address of the app: `http://host:port`.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[schemars(inline)]
+pub struct UpstreamUrl(#[schemars(with = "String")] pub Upstream);
+
+impl<'de> Deserialize<'de> for UpstreamUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        const EXPECTED: &str = "expected a URL such as http://127.0.0.1:8080";
+        let text = text(deserializer, EXPECTED)?;
+        if PLANNED_SCHEMES.iter().any(|scheme| text.starts_with(scheme)) {
+            return Err(D::Error::custom("expected http:// (other schemes are not in this version)"));
+        }
+        upstream(&text).map(UpstreamUrl).ok_or_else(|| D::Error::custom(EXPECTED))
+    }
+}
+
+/// Splits `http://host:port/`; the port is 80 if none is given.
+fn upstream(url: &str) -> Option<Upstream> {
+    let rest = url.strip_prefix("http://")?;
+    let authority = rest.strip_suffix('/').unwrap_or(rest);
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(bracketed) => {
+            let (host, port) = bracketed.split_once(']')?;
+            host.parse::<std::net::Ipv6Addr>().ok()?;
+            (host, port.strip_prefix(':').or(port.is_empty().then_some("80"))?)
+        }
+        None => authority.split_once(':').unwrap_or((authority, "80")),
+    };
+    let bracketed = authority.starts_with('[');
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    let named = !host.is_empty() && host.len() <= 253 && host.chars().all(plain);
+    let port = port.parse::<u16>().ok().filter(|port| *port != 0)?;
+    (bracketed || named).then(|| Upstream { host: host.to_owned(), port })
+}
+
+const PLANNED_SCHEMES: &[&str] = &["h2c://", "https://", "tcp://", "unix:"];
+
+impl fmt::Display for UpstreamUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let UpstreamUrl(Upstream { host, port }) = self;
+        if host.contains(':') {
+            write!(f, "http://[{host}]:{port}")
+        } else {
+            write!(f, "http://{host}:{port}")
+        }
+    }
+}
+
+impl Serialize for UpstreamUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// The path of a URL, from the first `/`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(inline)]
+pub struct UrlPath(pub String);
+
+impl<'de> Deserialize<'de> for UrlPath {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        const EXPECTED: &str = "expected a path such as /.readygate/ready";
+        let text = text(deserializer, EXPECTED)?;
+        let allowed = |c: char| c.is_ascii_graphic() && !"?#\"<>\\^`{|}".contains(c);
+        if text.starts_with('/') && text.chars().all(allowed) {
+            Ok(UrlPath(text))
+        } else {
+            Err(D::Error::custom(EXPECTED))
+        }
+    }
+}
+
+/// A number of threads, or `auto`: as many as the container has CPUs, at most 4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Workers(pub Option<NonZeroUsize>);
+
+impl<'de> Deserialize<'de> for Workers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = match Value::deserialize(deserializer)? {
+            Value::String(text) if text == "auto" => return Ok(Workers(None)),
+            Value::Number(number) => number.as_u64(),
+            _ => None,
+        };
+        let number =
+            number.filter(|number| *number <= MOST_WORKERS).and_then(|n| NonZeroUsize::new(n as usize));
+        let expected =
+            || D::Error::custom(format_args!("expected auto or a number from 1 to {MOST_WORKERS}"));
+        Ok(Workers(Some(number.ok_or_else(expected)?)))
+    }
+}
+
+impl Serialize for Workers {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Some(number) => serializer.serialize_u64(number.get() as u64),
+            None => serializer.serialize_str("auto"),
+        }
+    }
+}
+
+impl JsonSchema for Workers {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Workers".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "const": "auto" }, { "type": "integer", "minimum": 1, "maximum": MOST_WORKERS }] })
+    }
+}
+
+const MOST_WORKERS: u64 = 256;
+
+/// Text; anything else is an error that does not repeat what it found.
+fn text<'de, D: Deserializer<'de>>(deserializer: D, expected: &str) -> Result<String, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::String(text) => Ok(text),
+        _ => Err(D::Error::custom(expected)),
+    }
+}

@@ -1,0 +1,450 @@
+//! The numbers for `/metrics`.
+//!
+//! [`Metrics`] is a cheap handle over one recorder. It is not the global one: a process may hold several,
+//! as tests do. Setters take plain types, since this module knows nothing of the rest of the crate; those
+//! who call them are the gate's observer, the supervisor, the drain's listener and the reload. The totals
+//! of the listeners are handed in at each scrape ([`Metrics::listener`]).
+//!
+//! Every series is there from the start, with 0, or NaN where 0 would be a lie. The series of checks that
+//! a reload removed are no longer rendered; their counters go on if the check comes back.
+
+mod families;
+mod process;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+pub use self::families::{FAMILIES, Family, Kind};
+
+use self::families::{
+    APP_RESTARTS, BUILD_INFO, BYTES, CHECK_DURATION, CHECK_PASSING, CHECK_RUNS, CHECK_TIME_TO_PASS,
+    CONFIG_RELOADS, CONNECTIONS, CONNECTIONS_TOTAL, DRAIN_CUT, DRAIN_LAST_REQUEST, DRAIN_SECONDS,
+    HELD_REQUESTS, LOG_LINES_DROPPED, PHASE, PHASE_TRANSITIONS, PROXY_ERRORS, READY, REQUEST_DURATION,
+    REQUESTS, REQUESTS_IN_FLIGHT, TIME_TO_READY, WARMUP_LATENCY, WARMUP_REQUESTS,
+};
+
+/// `content-type` of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The handle. Cheap to clone.
+#[derive(Clone)]
+pub struct Metrics(Arc<Shared>);
+
+/// The closed sets that series are made of at the start.
+#[derive(Clone, Copy, Debug)]
+pub struct Sets<'a> {
+    pub version: &'a str,
+    pub revision: &'a str,
+    pub phases: &'a [&'static str],
+    /// Every (from, to, reason) that can happen.
+    pub transitions: &'a [(&'static str, &'static str, &'static str)],
+}
+
+/// A check, as its series name it.
+#[derive(Clone, Copy, Debug)]
+pub struct CheckSeries<'a> {
+    pub name: &'a str,
+    pub kind: &'a str,
+    /// Quantiles (0 to 1) that a warm-up reports; empty for every other kind.
+    pub warmup_quantiles: &'a [f64],
+}
+
+/// How a run of a check ended: a closed set, since it is a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunResult {
+    Passed,
+    Failed,
+    TimedOut,
+}
+
+impl RunResult {
+    pub const ALL: [Self; 3] = [Self::Passed, Self::Failed, Self::TimedOut];
+
+    /// The name used as a label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Passed => "pass",
+            Self::Failed => "fail",
+            Self::TimedOut => "timeout",
+        }
+    }
+}
+
+/// What became of a changed configuration file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReloadResult {
+    Applied,
+    Rejected,
+}
+
+/// The totals of one listener since the start.
+#[derive(Clone, Copy, Debug)]
+pub struct ListenerFigures<'a> {
+    /// Answers by class: 1xx to 5xx.
+    pub codes: [u64; 5],
+    /// Every kind of error, with how often it came.
+    pub errors: &'a [(&'static str, u64)],
+    pub in_flight: u64,
+    pub held: u64,
+    pub connections: u64,
+    pub connections_total: u64,
+    pub received_bytes: u64,
+    pub sent_bytes: u64,
+    /// Upper bounds of `durations`, in seconds.
+    pub duration_bounds: &'a [f64],
+    /// Requests by duration: not cumulative, one more than bounds, the last one open.
+    pub durations: &'a [u64],
+    pub duration_sum: Duration,
+}
+
+struct Shared {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+    ready: Gauge,
+    phases: Vec<(&'static str, Gauge)>,
+    time_to_ready: Gauge,
+    app_restarts: Counter,
+    drain_seconds: Gauge,
+    drain_last_request: Gauge,
+    drain_cut: Counter,
+    reloads: [Counter; 2],
+    log_lines_dropped: Counter,
+    /// Those that are configured right now. One short lock and one look-up an event: a check runs once a
+    /// second or so, and a warm-up sends some thousand requests at most.
+    checks: Mutex<BTreeMap<String, Check>>,
+    /// Rendered at the last scrape: sample lines of the request durations, by listener.
+    durations: Mutex<BTreeMap<String, Vec<String>>>,
+}
+
+struct Check {
+    kind: String,
+    passing: Gauge,
+    runs: [Counter; RunResult::ALL.len()],
+    duration: Histogram,
+    time_to_pass: Gauge,
+    warmup: Option<Warmup>,
+}
+
+struct Warmup {
+    ok: Counter,
+    failed: Counter,
+    latencies: Vec<(f64, Gauge)>,
+}
+
+impl Metrics {
+    pub fn new(sets: Sets<'_>) -> Self {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets(&CHECK_BUCKETS)
+            .expect("buckets are not empty")
+            .build_recorder();
+        let make = Maker(&recorder);
+        make.gauge(BUILD_INFO, &[sets.version, sets.revision]).set(1.0);
+        for (from, to, reason) in sets.transitions {
+            make.counter(PHASE_TRANSITIONS, &[from, to, reason]).increment(0);
+        }
+        let unknown = |family| {
+            let gauge = make.gauge(family, &[]);
+            gauge.set(f64::NAN);
+            gauge
+        };
+        Self(Arc::new(Shared {
+            handle: recorder.handle(),
+            ready: make.gauge(READY, &[]),
+            phases: sets.phases.iter().map(|phase| (*phase, make.gauge(PHASE, &[phase]))).collect(),
+            time_to_ready: unknown(TIME_TO_READY),
+            app_restarts: make.counter(APP_RESTARTS, &[]),
+            drain_seconds: unknown(DRAIN_SECONDS),
+            drain_last_request: unknown(DRAIN_LAST_REQUEST),
+            drain_cut: make.counter(DRAIN_CUT, &[]),
+            reloads: ["ok", "rejected"].map(|result| make.counter(CONFIG_RELOADS, &[result])),
+            log_lines_dropped: make.counter(LOG_LINES_DROPPED, &[]),
+            checks: Mutex::default(),
+            durations: Mutex::default(),
+            recorder,
+        }))
+    }
+
+    /// Sets the checks that are configured: at the start, and again after each reload.
+    pub fn checks(&self, checks: &[CheckSeries<'_>]) {
+        let make = Maker(&self.0.recorder);
+        let mut known = lock(&self.0.checks);
+        let mut old = std::mem::take(&mut *known);
+        for series in checks {
+            let same = |check: &Check| {
+                check.kind == series.kind && check.quantiles().eq(series.warmup_quantiles.iter().copied())
+            };
+            let kept = old.remove(series.name).filter(same);
+            known.insert(series.name.to_owned(), kept.unwrap_or_else(|| make.check(series)));
+        }
+    }
+
+    pub fn ready(&self, ready: bool) {
+        self.0.ready.set(f64::from(u8::from(ready)));
+    }
+
+    /// Sets the phase that the gate is in, by one of the names given at the start.
+    pub fn phase(&self, name: &str) {
+        for (phase, gauge) in &self.0.phases {
+            gauge.set(f64::from(u8::from(*phase == name)));
+        }
+    }
+
+    pub fn transition(&self, from: &'static str, to: &'static str, reason: &'static str) {
+        Maker(&self.0.recorder).counter(PHASE_TRANSITIONS, &[from, to, reason]).increment(1);
+    }
+
+    pub fn time_to_ready(&self, took: Duration) {
+        self.0.time_to_ready.set(took.as_secs_f64());
+    }
+
+    /// Counts a run of a check; those that were not configured with [`Metrics::checks`] are ignored, here and below.
+    pub fn check_run(&self, check: &str, result: RunResult, took: Duration) {
+        self.with_check(check, |check| {
+            check.runs[result as usize].increment(1);
+            check.duration.record(took.as_secs_f64());
+        });
+    }
+
+    pub fn check_passing(&self, check: &str, passing: bool) {
+        self.with_check(check, |check| check.passing.set(f64::from(u8::from(passing))));
+    }
+
+    /// Sets the time from the last arm to the pass; none when the gate was armed again.
+    pub fn check_time_to_pass(&self, check: &str, took: Option<Duration>) {
+        let seconds = took.map_or(f64::NAN, |took| took.as_secs_f64());
+        self.with_check(check, |check| check.time_to_pass.set(seconds));
+    }
+
+    pub fn warmup_request(&self, check: &str, ok: bool) {
+        self.with_check(check, |check| {
+            if let Some(warmup) = &check.warmup {
+                if ok { &warmup.ok } else { &warmup.failed }.increment(1);
+            }
+        });
+    }
+
+    /// Sets a quantile (0 to 1) that was announced with the check.
+    pub fn warmup_latency(&self, check: &str, quantile: f64, latency: Duration) {
+        self.with_check(check, |check| {
+            let latencies = check.warmup.iter().flat_map(|warmup| &warmup.latencies);
+            for (_, gauge) in latencies.filter(|(q, _)| *q == quantile) {
+                gauge.set(latency.as_secs_f64());
+            }
+        });
+    }
+
+    pub fn app_restart(&self) {
+        self.0.app_restarts.increment(1);
+    }
+
+    pub fn reload(&self, result: ReloadResult) {
+        self.0.reloads[result as usize].increment(1);
+    }
+
+    /// Sets how the drain ended: its length, the time to its last new request, the requests it cut.
+    pub fn drained(&self, took: Duration, last_request: Duration, cut: u64) {
+        self.0.drain_seconds.set(took.as_secs_f64());
+        self.0.drain_last_request.set(last_request.as_secs_f64());
+        self.0.drain_cut.absolute(cut);
+    }
+
+    /// Sets how many log lines were lost since the start.
+    pub fn log_lines_dropped(&self, total: u64) {
+        self.0.log_lines_dropped.absolute(total);
+    }
+
+    /// Sets the totals of a listener: called for each of them before [`Metrics::render`].
+    pub fn listener(&self, name: &str, figures: &ListenerFigures<'_>) {
+        let make = Maker(&self.0.recorder);
+        for (code, total) in ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(figures.codes) {
+            make.counter(REQUESTS, &[name, code]).absolute(total);
+        }
+        for (kind, total) in figures.errors {
+            make.counter(PROXY_ERRORS, &[name, kind]).absolute(*total);
+        }
+        for (direction, total) in [("received", figures.received_bytes), ("sent", figures.sent_bytes)] {
+            make.counter(BYTES, &[name, direction]).absolute(total);
+        }
+        make.counter(CONNECTIONS_TOTAL, &[name]).absolute(figures.connections_total);
+        for (family, value) in [
+            (REQUESTS_IN_FLIGHT, figures.in_flight),
+            (HELD_REQUESTS, figures.held),
+            (CONNECTIONS, figures.connections),
+        ] {
+            make.gauge(family, &[name]).set(value as f64);
+        }
+        lock(&self.0.durations).insert(name.to_owned(), duration_lines(name, figures));
+    }
+
+    /// Moves what histograms have collected into their buckets. They keep every sample until then: call
+    /// this once a second, whether anybody scrapes or not.
+    pub fn upkeep(&self) {
+        self.0.handle.run_upkeep();
+    }
+
+    /// The text of `/metrics`.
+    pub fn render(&self) -> String {
+        let rendered = self.0.handle.render();
+        let mut lines = self.sorted(&rendered);
+        let durations = lock(&self.0.durations);
+        let process = process::figures();
+        for (family, value) in &process {
+            lines.insert(family.name, vec![format!("{} {value}", family.name).into()]);
+        }
+        let mut text = String::with_capacity(rendered.len() + 4096);
+        for family in FAMILIES {
+            let _ = writeln!(text, "# HELP {} {}", family.name, family.help);
+            let _ = writeln!(text, "# TYPE {} {}", family.name, family.kind.name());
+            for line in lines.get(family.name).into_iter().flatten() {
+                text.push_str(line);
+                text.push('\n');
+            }
+            if family.name == REQUEST_DURATION.name {
+                for line in durations.values().flatten() {
+                    text.push_str(line);
+                    text.push('\n');
+                }
+            }
+        }
+        text
+    }
+
+    /// The recorder's sample lines by family, in a stable order, without those of checks that are gone. The
+    /// recorder cannot forget a series and renders in the order of a hash map.
+    fn sorted<'a>(&self, rendered: &'a str) -> BTreeMap<&'a str, Vec<std::borrow::Cow<'a, str>>> {
+        let checks = lock(&self.0.checks);
+        let mut families = BTreeMap::<_, Vec<_>>::new();
+        let mut family = "";
+        for line in rendered.lines().filter(|line| !line.is_empty()) {
+            if let Some(declared) = line.strip_prefix("# TYPE ") {
+                family = declared.split(' ').next().unwrap_or_default();
+            } else if !line.starts_with('#') && current(line, &checks) {
+                families.entry(family).or_default().push(line.into());
+            }
+        }
+        for (name, lines) in &mut families {
+            // A histogram's lines come in the order of its buckets.
+            if !FAMILIES.iter().any(|family| family.name == *name && family.kind == Kind::Histogram) {
+                lines.sort_unstable();
+            }
+        }
+        families
+    }
+
+    fn with_check(&self, name: &str, with: impl FnOnce(&Check)) {
+        if let Some(check) = lock(&self.0.checks).get(name) {
+            with(check);
+        }
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics(…)")
+    }
+}
+
+impl Check {
+    fn quantiles(&self) -> impl Iterator<Item = f64> {
+        self.warmup.iter().flat_map(|warmup| warmup.latencies.iter().map(|(quantile, _)| *quantile))
+    }
+}
+
+/// Makes handles; the same labels give the same handle.
+struct Maker<'a>(&'a PrometheusRecorder);
+
+impl Maker<'_> {
+    fn counter(&self, family: Family, labels: &[&str]) -> Counter {
+        self.0.register_counter(&key(family, labels), &METADATA)
+    }
+
+    fn gauge(&self, family: Family, labels: &[&str]) -> Gauge {
+        self.0.register_gauge(&key(family, labels), &METADATA)
+    }
+
+    fn check(&self, series: &CheckSeries<'_>) -> Check {
+        let CheckSeries { name, kind, warmup_quantiles } = *series;
+        let unknown = |family, labels: &[&str]| {
+            let gauge = self.gauge(family, labels);
+            gauge.set(f64::NAN);
+            gauge
+        };
+        let passing = self.gauge(CHECK_PASSING, &[name, kind]);
+        passing.set(0.0);
+        Check {
+            kind: kind.to_owned(),
+            passing,
+            runs: RunResult::ALL.map(|result| self.counter(CHECK_RUNS, &[name, result.name()])),
+            duration: self.0.register_histogram(&key(CHECK_DURATION, &[name]), &METADATA),
+            time_to_pass: unknown(CHECK_TIME_TO_PASS, &[name]),
+            warmup: (!warmup_quantiles.is_empty()).then(|| Warmup {
+                ok: self.counter(WARMUP_REQUESTS, &[name, "ok"]),
+                failed: self.counter(WARMUP_REQUESTS, &[name, "failed"]),
+                latencies: warmup_quantiles
+                    .iter()
+                    .map(|quantile| (*quantile, unknown(WARMUP_LATENCY, &[name, &quantile.to_string()])))
+                    .collect(),
+            }),
+        }
+    }
+}
+
+fn key(family: Family, values: &[&str]) -> Key {
+    let labels = family.labels.iter().zip(values);
+    Key::from_parts(
+        family.name,
+        labels.map(|(name, value)| Label::new(*name, (*value).to_owned())).collect::<Vec<_>>(),
+    )
+}
+
+/// Whether a sample line belongs to no check, or to one as it is configured right now.
+fn current(line: &str, checks: &BTreeMap<String, Check>) -> bool {
+    let Some(name) = label(line, "check") else { return true };
+    checks.get(name).is_some_and(|check| {
+        let of_kind = label(line, "type").is_none_or(|kind| kind == check.kind);
+        let mut quantiles = check.quantiles();
+        let of_quantile = label(line, "quantile").is_none_or(|q| quantiles.any(|own| own.to_string() == q));
+        let of_warmup = check.warmup.is_some() || !line.starts_with(WARMUP_REQUESTS.name);
+        of_kind && of_quantile && of_warmup
+    })
+}
+
+/// The value of a label in a sample line; names of checks and kinds hold nothing that is escaped.
+fn label<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    let (_, labels) = line.split_once('{')?;
+    let (_, value) = labels.split(',').filter_map(|pair| pair.split_once('=')).find(|(n, _)| *n == name)?;
+    value.trim_start_matches('"').split('"').next()
+}
+
+/// The data plane counts into its own buckets, so its histogram is written by hand.
+fn duration_lines(listener: &str, figures: &ListenerFigures<'_>) -> Vec<String> {
+    let name = REQUEST_DURATION.name;
+    let bounds = figures.duration_bounds.iter().map(ToString::to_string).chain(["+Inf".to_owned()]);
+    let mut count = 0;
+    let mut lines = Vec::with_capacity(figures.durations.len() + 2);
+    for (bound, requests) in bounds.zip(figures.durations) {
+        count += requests;
+        lines.push(format!("{name}_bucket{{listener=\"{listener}\",le=\"{bound}\"}} {count}"));
+    }
+    lines.push(format!("{name}_sum{{listener=\"{listener}\"}} {}", figures.duration_sum.as_secs_f64()));
+    lines.push(format!("{name}_count{{listener=\"{listener}\"}} {count}"));
+    lines
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each of the maps is whole at every point where a panic could happen.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);
+
+/// Upper bounds for the runs of checks, in seconds: a tcp check takes a millisecond, a warm-up a minute.
+const CHECK_BUCKETS: [f64; 16] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];

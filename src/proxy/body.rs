@@ -1,0 +1,159 @@
+//! Bodies: what goes to the app, what comes back, and what is let go when it ended.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::layers::observe::Flight;
+use super::upstream::Lease;
+
+/// The body of a request on its way to the app.
+#[derive(Debug)]
+pub enum RequestBody {
+    /// As it comes from the client, frame by frame.
+    Client(Incoming),
+    /// None, or that of a request without a body that is sent again.
+    Empty,
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.get_mut() {
+            Self::Client(body) => Pin::new(body).poll_frame(cx),
+            Self::Empty => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Client(body) => body.is_end_stream(),
+            Self::Empty => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Client(body) => body.size_hint(),
+            Self::Empty => SizeHint::with_exact(0),
+        }
+    }
+}
+
+/// The body of an answer on its way to the client.
+///
+/// Carries what the exchange holds: dropped, or read to its end, it counts the request as ended and gives
+/// back the connection to the app and the place in flight.
+#[derive(Debug)]
+pub struct Body {
+    // Declared first, dropped first: the connection is back in the pool before a waiting request gets
+    // the place in flight.
+    lease: Option<Lease>,
+    permit: Option<OwnedSemaphorePermit>,
+    flight: Option<Flight>,
+    source: Source,
+}
+
+#[derive(Debug)]
+enum Source {
+    Full(Option<Bytes>),
+    App(Incoming),
+}
+
+impl Body {
+    /// An answer of our own.
+    pub fn full(bytes: Bytes) -> Self {
+        let bytes = (!bytes.is_empty()).then_some(bytes);
+        Self { lease: None, permit: None, flight: None, source: Source::Full(bytes) }
+    }
+
+    /// The app's answer; the lease goes back when the body ended.
+    pub fn app(body: Incoming, lease: Lease) -> Self {
+        let mut body = Self { lease: Some(lease), permit: None, flight: None, source: Source::App(body) };
+        if body.is_end_stream() {
+            body.end_lease();
+        }
+        body
+    }
+
+    pub fn carry_permit(&mut self, permit: OwnedSemaphorePermit) {
+        self.permit = Some(permit);
+    }
+
+    pub fn carry_flight(&mut self, flight: Flight) {
+        self.flight = Some(flight);
+    }
+
+    fn end_lease(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
+    }
+
+    fn end(&mut self) {
+        self.end_lease();
+        self.permit = None;
+        if let Some(flight) = self.flight.take() {
+            flight.landed();
+        }
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = self.get_mut();
+        let polled = match &mut this.source {
+            Source::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Source::App(body) => Pin::new(body).poll_frame(cx),
+        };
+        match &polled {
+            Poll::Ready(None) => this.end(),
+            Poll::Ready(Some(Ok(_))) if this.is_end_stream() => this.end(),
+            Poll::Ready(Some(Err(_))) => {
+                if let Some(flight) = this.flight.take() {
+                    flight.broken();
+                }
+            }
+            Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Full(bytes) => bytes.is_none(),
+            Source::App(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Source::App(body) => body.size_hint(),
+        }
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        // hyper does not poll a body without bytes: dropped at its end, it ended.
+        if self.is_end_stream() {
+            self.end();
+        }
+    }
+}

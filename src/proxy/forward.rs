@@ -1,0 +1,116 @@
+//! Innermost: takes a connection to the app and sends the request.
+//!
+//! A request is sent a second time only if the first copy provably never reached the app (hyper gives it
+//! back unwritten), or if its method is idempotent (RFC 9110, 9.2.2), it has no body, and not one byte of an
+//! answer came.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http::uri::{PathAndQuery, Uri};
+use http::{HeaderValue, Method, Request, Response, Version, header, request};
+use http_body::Body as _;
+use tower::Service;
+
+use crate::traffic::ErrorKind;
+
+use super::body::{Body, RequestBody};
+use super::error::ProxyError;
+use super::stack::Inbound;
+use super::upstream::{Lease, Patience};
+
+/// The service at the bottom of the stack.
+#[derive(Clone, Copy, Debug)]
+pub struct Forward;
+
+impl Service<Inbound> for Forward {
+    type Response = Response<Body>;
+    type Error = ProxyError;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, ProxyError>>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, inbound: Inbound) -> Self::Future {
+        Box::pin(forward(inbound))
+    }
+}
+
+async fn forward(inbound: Inbound) -> Result<Response<Body>, ProxyError> {
+    let Inbound { request, lane, settings, warmup, .. } = inbound;
+    let mut request = address(request)?;
+    let copy = Copy::of(&request);
+    let mut patience = Patience::new(&settings.listener, warmup);
+    let mut answered_nothing = 0;
+    loop {
+        let mut lease = lane.upstream.lease(&lane, &settings.listener, &mut patience).await?;
+        let received = lease.received();
+        let error = match lease.send(request).await {
+            Ok(response) => return Ok(answer(response, lease)),
+            Err(error) => error,
+        };
+        let (error, unsent) = error;
+        match (unsent, &copy) {
+            // Unwritten: the connection had died in the pool. There are only so many of those.
+            (Some(unsent), _) => request = unsent,
+            (None, Some(copy)) if lease.received() == received && answered_nothing < RESENDS => {
+                answered_nothing += 1;
+                request = copy.request();
+            }
+            (None, _) => return Err(ProxyError::exchange(error)),
+        }
+        tracing::debug!(listener = %lane.shared.name, %error, "request is sent again");
+    }
+}
+
+/// How often a request that got no answer is sent again: an app that dies of it must not get it for ever.
+const RESENDS: u32 = 2;
+
+/// Turns the client's request target into the one for the app: origin form, HTTP/1.1, with a Host.
+fn address(request: Request<RequestBody>) -> Result<Request<RequestBody>, ProxyError> {
+    let refused = || ProxyError::new(ErrorKind::BadRequest);
+    let (mut parts, body) = request.into_parts();
+    if parts.method == Method::CONNECT {
+        return Err(refused());
+    }
+    if let Some(authority) = parts.uri.authority() {
+        // RFC 9112, 3.2.2: the absolute form's authority replaces what Host says.
+        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| refused())?;
+        parts.headers.insert(header::HOST, host);
+        let path = parts.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+        parts.uri = Uri::from(path);
+    }
+    if parts.version == Version::HTTP_11 && !parts.headers.contains_key(header::HOST) {
+        return Err(refused());
+    }
+    parts.version = Version::HTTP_11;
+    Ok(Request::from_parts(parts, body))
+}
+
+/// What is needed to send a request again.
+struct Copy(request::Parts);
+
+impl Copy {
+    fn of(request: &Request<RequestBody>) -> Option<Self> {
+        let may = request.method().is_idempotent() && request.body().is_end_stream();
+        may.then(|| {
+            let mut parts = Request::new(()).into_parts().0;
+            parts.method = request.method().clone();
+            parts.uri = request.uri().clone();
+            parts.headers = request.headers().clone();
+            Self(parts)
+        })
+    }
+
+    fn request(&self) -> Request<RequestBody> {
+        Request::from_parts(self.0.clone(), RequestBody::Empty)
+    }
+}
+
+fn answer(response: Response<hyper::body::Incoming>, lease: Lease) -> Response<Body> {
+    let mut response = response.map(|body| Body::app(body, lease));
+    // The client's version is hyper's to say; the app's was 1.0 perhaps.
+    *response.version_mut() = Version::HTTP_11;
+    response
+}

@@ -1,0 +1,180 @@
+//! One listener on one worker: everything a request of it needs, behind one `Rc`.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::Semaphore;
+
+use crate::config::{AccessLog, Listener};
+use crate::gate::{Gate, GateView};
+use crate::traffic::{Counters, ErrorKind};
+
+use super::connection::Connections;
+use super::error::ProxyError;
+use super::upstream::Upstream;
+
+/// What the workers of one listener share. A request touches it only if it has to wait.
+#[derive(Debug)]
+pub struct Shared {
+    pub name: String,
+    pub warmup_token: Arc<str>,
+    /// Places for client connections.
+    pub connections: Arc<Semaphore>,
+    /// Places at the app, if `limits.in_flight` is on.
+    pub in_flight: ArcSwapOption<Semaphore>,
+    waiting: AtomicUsize,
+}
+
+impl Shared {
+    pub fn new(listener: &Listener, warmup_token: &Arc<str>) -> Self {
+        Self {
+            name: listener.name.clone(),
+            warmup_token: Arc::clone(warmup_token),
+            connections: Arc::new(Semaphore::new(listener.limits.connections)),
+            in_flight: ArcSwapOption::new(places(listener)),
+            waiting: AtomicUsize::new(0),
+        }
+    }
+
+    /// Takes over a reload. Requests that hold a place of the old count keep it.
+    pub fn configure(&self, old: &Listener, new: &Listener) {
+        let (before, after) = (old.limits.connections, new.limits.connections);
+        if after > before {
+            self.connections.add_permits(after - before);
+        } else {
+            self.connections.forget_permits(before - after);
+        }
+        if old.limits.in_flight != new.limits.in_flight {
+            self.in_flight.store(places(new));
+        }
+    }
+}
+
+fn places(listener: &Listener) -> Option<Arc<Semaphore>> {
+    listener.limits.in_flight.map(|limit| Arc::new(Semaphore::new(limit)))
+}
+
+/// One listener on one worker.
+#[derive(Debug)]
+pub struct Lane {
+    /// Number of the listener.
+    pub number: usize,
+    pub shared: Arc<Shared>,
+    pub counters: Arc<Counters>,
+    pub gate: Gate,
+    pub view: GateView,
+    pub upstream: Upstream,
+    pub connections: Connections,
+    pub clock: Rc<Clock>,
+    /// Answers ask clients to leave.
+    pub draining: Cell<bool>,
+    settings: RefCell<Rc<Settings>>,
+}
+
+/// The configuration of a lane.
+#[derive(Debug)]
+pub struct Settings {
+    pub listener: Listener,
+    pub access: AccessLog,
+}
+
+impl Lane {
+    #[allow(clippy::too_many_arguments)] // the worker's one call
+    pub fn new(
+        number: usize,
+        shared: Arc<Shared>,
+        counters: Arc<Counters>,
+        gate: Gate,
+        upstream: Upstream,
+        clock: Rc<Clock>,
+        settings: Settings,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            number,
+            shared,
+            counters,
+            view: gate.view(),
+            gate,
+            upstream,
+            connections: Connections::default(),
+            clock,
+            draining: Cell::new(false),
+            settings: RefCell::new(Rc::new(settings)),
+        })
+    }
+
+    /// The settings in force; keep the handle for one request, not longer.
+    pub fn settings(&self) -> Rc<Settings> {
+        Rc::clone(&self.settings.borrow())
+    }
+
+    pub fn configure(&self, settings: Settings) {
+        *self.settings.borrow_mut() = Rc::new(settings);
+    }
+
+    /// A place in the bounded line of requests that wait.
+    ///
+    /// # Errors
+    ///
+    /// As many wait as may.
+    pub fn wait_in_line(self: &Rc<Self>) -> Result<Waiting, ProxyError> {
+        let limit = self.settings.borrow().listener.limits.queue;
+        let waiting = &self.shared.waiting;
+        if waiting.fetch_add(1, Ordering::Relaxed) >= limit {
+            waiting.fetch_sub(1, Ordering::Relaxed);
+            return Err(ProxyError::new(ErrorKind::QueueFull));
+        }
+        self.counters.hold_began();
+        Ok(Waiting(Rc::clone(self)))
+    }
+}
+
+/// A place in the line; dropping it gives it to the next.
+#[derive(Debug)]
+pub struct Waiting(Rc<Lane>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.0.counters.hold_ended();
+    }
+}
+
+/// Milliseconds since the traffic's origin, as of the worker's last tick: free to read, at most one tick late.
+#[derive(Debug)]
+pub struct Clock {
+    origin: Instant,
+    millis: Cell<u64>,
+}
+
+impl Clock {
+    pub fn new(origin: Instant) -> Self {
+        let clock = Self { origin, millis: Cell::new(0) };
+        clock.tick();
+        clock
+    }
+
+    /// Reads the real clock.
+    pub fn tick(&self) -> Instant {
+        let now = Instant::now();
+        self.millis.set(self.since_origin(now));
+        now
+    }
+
+    pub fn millis(&self) -> u64 {
+        self.millis.get()
+    }
+
+    pub fn since_origin(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.origin).as_millis() as u64
+    }
+
+    /// Whether that long has passed since `millis`.
+    pub fn passed(&self, millis: u64, time: Duration) -> bool {
+        self.millis() >= millis.saturating_add(time.as_millis() as u64)
+    }
+}

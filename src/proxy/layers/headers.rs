@@ -1,0 +1,251 @@
+//! Header fields that end here, and those that say whom the request came from.
+//!
+//! Hop-by-hop fields belong to one connection (RFC 9110, 7.6.1): both directions lose them, and those that
+//! `Connection` names, except the ones that frame the message or name its target.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use http::Response;
+use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
+use http_body::Body as _;
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use crate::config::Forwarded;
+
+use super::super::body::Body;
+use super::super::error::ProxyError;
+use super::super::lane::Lane;
+use super::super::stack::Inbound;
+
+#[derive(Clone, Copy, Debug)]
+pub struct HeadersLayer;
+
+#[derive(Clone, Debug)]
+pub struct Headers<S>(S);
+
+impl<S> Layer<S> for HeadersLayer {
+    type Service = Headers<S>;
+
+    fn layer(&self, inner: S) -> Headers<S> {
+        Headers(inner)
+    }
+}
+
+impl<S: Service<Inbound, Response = Response<Body>, Error = ProxyError>> Service<Inbound> for Headers<S> {
+    type Response = Response<Body>;
+    type Error = ProxyError;
+    type Future = Headed<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut inbound: Inbound) -> Self::Future {
+        // hyper frames the message for the app by this field if the length is not known, and sends no
+        // body at all with a GET or HEAD that lacks it.
+        let chunked = !inbound.request.body().is_end_stream()
+            && inbound.request.headers().contains_key(header::TRANSFER_ENCODING);
+        let headers = inbound.request.headers_mut();
+        let trailers = wants_trailers(headers);
+        strip(headers);
+        // hyper's server answers `100-continue` itself once the body is asked for.
+        headers.remove(header::EXPECT);
+        if chunked {
+            headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        if trailers {
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
+        forwarded(headers, inbound.settings.listener.forwarded, &inbound.connection.peer_value);
+        let lane = Rc::clone(&inbound.lane);
+        Headed { inner: self.0.call(inbound), lane }
+    }
+}
+
+pin_project! {
+    /// The future of [`Headers`].
+    #[derive(Debug)]
+    pub struct Headed<F> {
+        #[pin]
+        inner: F,
+        lane: Rc<Lane>,
+    }
+}
+
+impl<F: Future<Output = Result<Response<Body>, ProxyError>>> Future for Headed<F> {
+    type Output = Result<Response<Body>, ProxyError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut outcome = ready!(this.inner.poll(cx));
+        if let Ok(response) = &mut outcome {
+            strip(response.headers_mut());
+        }
+        Poll::Ready(outcome)
+    }
+}
+
+/// Removes hop-by-hop fields.
+fn strip(headers: &mut HeaderMap) {
+    if let Entry::Occupied(connection) = headers.entry(header::CONNECTION) {
+        let named: Vec<HeaderName> = connection
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .map(str::trim)
+            .filter(|name| !name.eq_ignore_ascii_case("close") && !name.eq_ignore_ascii_case("keep-alive"))
+            .filter_map(|name| name.parse().ok())
+            .filter(|name| !KEPT.contains(name))
+            .collect();
+        connection.remove_entry_mult();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// `Connection` also goes, in [`strip`]; `Trailer` stays: hyper writes only trailers that are announced.
+static HOP_BY_HOP: [HeaderName; 6] = [
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("http2-settings"),
+];
+
+/// Fields that `Connection` cannot take away: they frame the message or name its target.
+static KEPT: [HeaderName; 3] = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::HOST];
+
+/// `TE: trailers` is the one value that is passed on (RFC 9110, 10.1.4); gRPC needs it.
+fn wants_trailers(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::TE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers")))
+}
+
+fn forwarded(headers: &mut HeaderMap, policy: Forwarded, peer: &HeaderValue) {
+    match policy {
+        Forwarded::Off => {}
+        Forwarded::Replace => {
+            headers.insert(FORWARDED_FOR, peer.clone());
+            headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+            match headers.get(header::HOST).cloned() {
+                Some(host) => headers.insert(FORWARDED_HOST, host),
+                None => headers.remove(FORWARDED_HOST),
+            };
+        }
+        Forwarded::Append => {
+            append_peer(headers, peer);
+            if !headers.contains_key(FORWARDED_PROTO) {
+                headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+            }
+            if !headers.contains_key(FORWARDED_HOST)
+                && let Some(host) = headers.get(header::HOST).cloned()
+            {
+                headers.insert(FORWARDED_HOST, host);
+            }
+        }
+    }
+}
+
+/// One line in the end, whatever came: the way as far as it is known, then our peer.
+fn append_peer(headers: &mut HeaderMap, peer: &HeaderValue) {
+    let mut line = Vec::new();
+    for value in headers.get_all(FORWARDED_FOR) {
+        line.extend_from_slice(value.as_bytes());
+        line.extend_from_slice(b", ");
+    }
+    let value = if line.is_empty() {
+        peer.clone()
+    } else {
+        line.extend_from_slice(peer.as_bytes());
+        // Parts that were valid are valid together.
+        HeaderValue::from_bytes(&line).unwrap_or_else(|_| peer.clone())
+    };
+    headers.insert(FORWARDED_FOR, value);
+}
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in fields {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    #[test]
+    fn hop_by_hop_fields_end_here() {
+        let mut headers = map(&[
+            ("connection", "keep-alive, X-Mine"),
+            ("connection", "other"),
+            ("x-mine", "1"),
+            ("other", "2"),
+            ("keep-alive", "timeout=5"),
+            ("te", "gzip"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "AAMAAABk"),
+            ("proxy-connection", "close"),
+            ("x-kept", "3"),
+        ]);
+        strip(&mut headers);
+        assert_eq!(headers, map(&[("x-kept", "3")]));
+    }
+
+    #[test]
+    fn connection_cannot_take_away_what_frames_or_names() {
+        let mut headers =
+            map(&[("connection", "content-length, host"), ("content-length", "3"), ("host", "a")]);
+        strip(&mut headers);
+        assert_eq!(headers, map(&[("content-length", "3"), ("host", "a")]));
+    }
+
+    #[test]
+    fn only_trailers_of_te_are_passed_on() {
+        assert!(wants_trailers(&map(&[("te", "gzip;q=0.5, Trailers")])));
+        assert!(!wants_trailers(&map(&[("te", "gzip")])));
+    }
+
+    #[test]
+    fn append_tells_the_whole_way_in_one_line() {
+        let peer = HeaderValue::from_static("10.0.0.9");
+        let mut headers =
+            map(&[("host", "a"), ("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "2.2.2.2")]);
+        forwarded(&mut headers, Forwarded::Append, &peer);
+        let expected = map(&[
+            ("host", "a"),
+            ("x-forwarded-for", "1.1.1.1, 2.2.2.2, 10.0.0.9"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-host", "a"),
+        ]);
+        assert_eq!(headers, expected);
+    }
+
+    #[test]
+    fn replace_believes_nobody_and_off_touches_nothing() {
+        let peer = HeaderValue::from_static("10.0.0.9");
+        let lies = map(&[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-host", "evil")]);
+        let mut headers = lies.clone();
+        forwarded(&mut headers, Forwarded::Replace, &peer);
+        assert_eq!(headers, map(&[("x-forwarded-for", "10.0.0.9"), ("x-forwarded-proto", "http")]));
+        let mut headers = lies.clone();
+        forwarded(&mut headers, Forwarded::Off, &peer);
+        assert_eq!(headers, lies);
+    }
+}

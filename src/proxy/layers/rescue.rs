@@ -1,0 +1,68 @@
+//! Any error below becomes an answer; the table is in `error.rs`.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use http::Response;
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use super::super::body::Body;
+use super::super::error::ProxyError;
+use super::super::lane::Lane;
+use super::super::stack::Inbound;
+
+#[derive(Clone, Copy, Debug)]
+pub struct RescueLayer;
+
+#[derive(Clone, Debug)]
+pub struct Rescue<S>(S);
+
+impl<S> Layer<S> for RescueLayer {
+    type Service = Rescue<S>;
+
+    fn layer(&self, inner: S) -> Rescue<S> {
+        Rescue(inner)
+    }
+}
+
+impl<S: Service<Inbound, Response = Response<Body>, Error = ProxyError>> Service<Inbound> for Rescue<S> {
+    type Response = Response<Body>;
+    type Error = ProxyError;
+    type Future = Rescued<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, inbound: Inbound) -> Self::Future {
+        let lane = Rc::clone(&inbound.lane);
+        Rescued { warmup: inbound.warmup, inner: self.0.call(inbound), lane }
+    }
+}
+
+pin_project! {
+    #[derive(Debug)]
+    pub struct Rescued<F> {
+        #[pin]
+        inner: F,
+        lane: Rc<Lane>,
+        warmup: bool,
+    }
+}
+
+impl<F: Future<Output = Result<Response<Body>, ProxyError>>> Future for Rescued<F> {
+    type Output = Result<Response<Body>, ProxyError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        Poll::Ready(ready!(this.inner.poll(cx)).or_else(|error| {
+            if !*this.warmup {
+                this.lane.counters.error(error.kind);
+            }
+            tracing::debug!(listener = %this.lane.shared.name, %error, "request failed");
+            Ok(error.answer())
+        }))
+    }
+}

@@ -1,0 +1,151 @@
+//! The data plane: what clients' requests pass on their way to the app.
+//!
+//! ```text
+//!  client ─► accept ─► connection ─► stack: probe ► observe ► rescue ► gated ► admit ► deadline ► headers
+//!            permit,    one future,          │
+//!            then       told to go           ▼
+//!            accept     by worker         forward ─► upstream: pool, connect, wait for the app ─► app
+//! ```
+//!
+//! [`Proxy::bind`] binds every listener once. Each [`Worker`] then runs on a thread of its own, with its own
+//! runtime, its own connections to the app and its own counters: workers share the listening sockets and
+//! nothing that a request touches. A part that belongs to one listener on one worker is a [`Lane`].
+//!
+//! Invariants: no request is sent twice unless the first copy provably did not reach the app or is
+//! idempotent, has no body, and not a byte of the answer came; what is counted in flight is let go when its
+//! body ended or was dropped, not at the head of the answer.
+
+mod accept;
+mod body;
+mod connection;
+mod error;
+mod forward;
+mod lane;
+mod layers;
+mod stack;
+mod upstream;
+mod worker;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::watch;
+
+use crate::config::{Config, Listener};
+use crate::gate::Gate;
+use crate::traffic::Traffic;
+
+pub use self::worker::Worker;
+
+use self::lane::Shared;
+
+/// The bound listeners.
+pub struct Proxy {
+    bound: Vec<Bound>,
+}
+
+struct Bound {
+    socket: std::net::TcpListener,
+    shared: Arc<Shared>,
+}
+
+/// A port that could not be had. Does not pass by itself while the other process lives.
+#[derive(Debug, thiserror::Error)]
+#[error("listeners.{listener}.listen: cannot bind {address}: {source}")]
+pub struct BindError {
+    pub listener: String,
+    pub address: SocketAddr,
+    pub source: io::Error,
+}
+
+/// What workers are told to do. Goes forward only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Order {
+    Serve,
+    /// Serve on, and ask each client to leave with its next answer.
+    Drain,
+    /// Empty the accept queues, close them, let what is in flight end, cut the rest at the deadline.
+    Close {
+        deadline: tokio::time::Instant,
+    },
+}
+
+/// What a worker needs besides the sockets.
+#[derive(Clone)]
+pub struct Setup {
+    pub config: watch::Receiver<Arc<Config>>,
+    pub orders: watch::Receiver<Order>,
+    pub gate: Gate,
+    pub traffic: Traffic,
+    /// Called with a listener's number when a connection to its app broke while nobody used it: the
+    /// app may have gone.
+    pub suspect: Arc<dyn Fn(usize) + Send + Sync>,
+}
+
+impl fmt::Debug for Setup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Setup(…)")
+    }
+}
+
+impl Proxy {
+    /// Binds every listener; `warmup_token` is this process' secret (see [`crate::traffic::WARMUP_HEADER`]).
+    ///
+    /// # Errors
+    ///
+    /// The first port that cannot be had; all others are given back.
+    pub fn bind(listeners: &[Listener], warmup_token: &Arc<str>) -> Result<Self, BindError> {
+        let bind = |listener: &Listener| match listen(listener.listen) {
+            Ok(socket) => Ok(Bound { socket, shared: Arc::new(Shared::new(listener, warmup_token)) }),
+            Err(source) => {
+                Err(BindError { listener: listener.name.clone(), address: listener.listen, source })
+            }
+        };
+        Ok(Self { bound: listeners.iter().map(bind).collect::<Result<_, _>>()? })
+    }
+
+    /// The address of each listener, with the port that the kernel chose where 0 was asked for.
+    pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        self.bound.iter().map(|bound| bound.socket.local_addr()).collect()
+    }
+
+    /// The part of one worker (0-based), to be moved to its thread.
+    ///
+    /// # Errors
+    ///
+    /// No descriptors left.
+    pub fn worker(&self, number: usize, setup: Setup) -> io::Result<Worker> {
+        let sockets = self
+            .bound
+            .iter()
+            .map(|bound| Ok((bound.socket.try_clone()?, Arc::clone(&bound.shared))))
+            .collect::<io::Result<_>>()?;
+        Ok(Worker { number, sockets, setup })
+    }
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.bound.iter().map(|bound| &bound.shared.name)).finish()
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // Lets a restarted sidecar bind while old connections wait out TIME_WAIT. Not SO_REUSEPORT: that would
+    // hide a port conflict, and a closed worker would reset what waits in its own queue.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Connections that may wait in the kernel; it takes `net.core.somaxconn` if that is less.
+const BACKLOG: i32 = 4096;

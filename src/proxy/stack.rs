@@ -1,0 +1,76 @@
+//! What a request passes between its connection and the app: the list, outermost first.
+
+use std::rc::Rc;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tower::{Service, ServiceBuilder};
+
+use super::body::{Body, RequestBody};
+use super::connection::ConnectionState;
+use super::error::ProxyError;
+use super::forward::Forward;
+use super::lane::{Lane, Settings};
+use super::layers::admit::{Admit, AdmitLayer};
+use super::layers::deadline::{Deadline, DeadlineLayer};
+use super::layers::gated::{Gated, GatedLayer};
+use super::layers::headers::{Headers, HeadersLayer};
+use super::layers::observe::{Observe, ObserveLayer};
+use super::layers::probe::{Probe, ProbeLayer};
+use super::layers::rescue::{Rescue, RescueLayer};
+
+/// A request on its way in.
+#[derive(Debug)]
+pub struct Inbound {
+    pub request: Request<RequestBody>,
+    pub lane: Rc<Lane>,
+    pub connection: Rc<ConnectionState>,
+    /// As they were when the request came: a reload in between changes nothing for it.
+    pub settings: Rc<Settings>,
+    /// One of our own warm-up requests: passes the gate, waits for nothing, is not counted as traffic.
+    pub warmup: bool,
+}
+
+/// The services of one connection.
+#[derive(Clone, Debug)]
+pub struct Stack {
+    lane: Rc<Lane>,
+    connection: Rc<ConnectionState>,
+    service: Layers,
+}
+
+type Layers = Probe<Observe<Rescue<Gated<Admit<Deadline<Headers<Forward>>>>>>>;
+
+impl Stack {
+    pub fn new(lane: Rc<Lane>, connection: Rc<ConnectionState>) -> Self {
+        let service = ServiceBuilder::new()
+            .layer(ProbeLayer) // the readiness answer on this port, and whose request this is
+            .layer(ObserveLayer) // clock, in flight, access log: sees every answer, also our own
+            .layer(RescueLayer) // any error below becomes an answer
+            .layer(GatedLayer) // what `not_ready` says
+            .layer(AdmitLayer) // places at the app
+            .layer(DeadlineLayer) // `timeouts.response`: neither waiting above counts
+            .layer(HeadersLayer) // hop-by-hop out, forwarded in
+            .service(Forward);
+        Self { lane, connection, service }
+    }
+}
+
+impl hyper::service::Service<Request<Incoming>> for Stack {
+    type Response = Response<Body>;
+    type Error = ProxyError;
+    type Future = <Layers as Service<Inbound>>::Future;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let inbound = Inbound {
+            request: request.map(RequestBody::Client),
+            settings: self.lane.settings(),
+            lane: Rc::clone(&self.lane),
+            connection: Rc::clone(&self.connection),
+            warmup: false,
+        };
+        // No layer keeps a state of its own, so each is always ready and a copy costs nothing.
+        let mut service = self.service.clone();
+        service.call(inbound)
+    }
+}

@@ -1,0 +1,170 @@
+//! One thread of the data plane: its runtime, its lanes, its tick.
+
+use std::fmt;
+use std::io;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::LocalSet;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::gate::Beat;
+
+use super::accept;
+use super::lane::{Clock, Lane, Settings, Shared};
+use super::upstream::Upstream;
+use super::{Order, Setup};
+
+/// A worker before it runs: may be moved to its thread.
+pub struct Worker {
+    pub(super) number: usize,
+    pub(super) sockets: Vec<(TcpListener, Arc<Shared>)>,
+    pub(super) setup: Setup,
+}
+
+impl Worker {
+    /// Serves until it is told to close and everything ended or was cut; says how many requests were cut.
+    /// Blocks the thread.
+    ///
+    /// # Errors
+    ///
+    /// The runtime or a socket could not be set up.
+    pub fn run(self, beat: &Beat) -> io::Result<u64> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let local = LocalSet::new();
+        let cut = local.block_on(&runtime, self.serve(beat));
+        beat.retire();
+        cut
+    }
+
+    async fn serve(mut self, beat: &Beat) -> io::Result<u64> {
+        let clock = Rc::new(Clock::new(self.setup.traffic.origin()));
+        let lanes = self.lanes(&clock);
+        let tasks = TaskTracker::new();
+        let mut accepting = tokio::task::JoinSet::new();
+        for ((socket, _), lane) in self.sockets.iter().zip(&lanes) {
+            let listener = tokio::net::TcpListener::from_std(socket.try_clone()?)?;
+            let (lane, tasks) = (Rc::clone(lane), tasks.clone());
+            accepting.spawn_local(async move { accept::accept(&listener, &lane, &tasks).await });
+        }
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let deadline = loop {
+            tokio::select! {
+                _ = tick.tick() => {
+                    beat.mark(clock.tick());
+                    sweep(&lanes);
+                }
+                Ok(()) = self.setup.config.changed() => self.configure(&lanes),
+                changed = self.setup.orders.changed() => {
+                    let order = *self.setup.orders.borrow_and_update();
+                    match order {
+                        // Who gives orders is gone: so is the process.
+                        _ if changed.is_err() => break Instant::now(),
+                        Order::Serve => {}
+                        Order::Drain => lanes.iter().for_each(|lane| lane.draining.set(true)),
+                        Order::Close { deadline } => break deadline,
+                    }
+                }
+            }
+        };
+        accepting.shutdown().await;
+        Ok(self.close(&lanes, &tasks, deadline, &mut tick, beat, &clock).await)
+    }
+
+    /// Serves what waits in the accept queues, lets everything end, cuts the rest at the deadline.
+    async fn close(
+        &mut self,
+        lanes: &[Rc<Lane>],
+        tasks: &TaskTracker,
+        deadline: Instant,
+        tick: &mut tokio::time::Interval,
+        beat: &Beat,
+        clock: &Clock,
+    ) -> u64 {
+        for ((socket, _), lane) in self.sockets.drain(..).zip(lanes) {
+            lane.draining.set(true);
+            accept::empty_queue(&socket, lane, tasks);
+        }
+        tasks.close();
+        let silent_until = Instant::now() + FIRST_WORD;
+        let mut cut = 0;
+        loop {
+            let now = Instant::now();
+            for lane in lanes {
+                lane.connections.finish(now >= silent_until);
+                if now >= deadline {
+                    cut += lane.connections.cut();
+                }
+            }
+            tokio::select! {
+                biased;
+                () = tasks.wait() => return cut,
+                _ = tick.tick() => beat.mark(clock.tick()),
+                () = tokio::time::sleep(FIRST_WORD / 4) => {}
+            }
+            if now >= deadline {
+                return cut;
+            }
+        }
+    }
+
+    fn lanes(&mut self, clock: &Rc<Clock>) -> Vec<Rc<Lane>> {
+        let config = Arc::clone(&self.setup.config.borrow_and_update());
+        let lane = |(number, (_, shared)): (usize, &(TcpListener, Arc<Shared>))| {
+            let suspect = Arc::clone(&self.setup.suspect);
+            Lane::new(
+                number,
+                Arc::clone(shared),
+                self.setup.traffic.counters(number, self.number),
+                self.setup.gate.clone(),
+                Upstream::new(Box::new(move || suspect(number))),
+                Rc::clone(clock),
+                settings(&config, number),
+            )
+        };
+        self.sockets.iter().enumerate().map(lane).collect()
+    }
+
+    fn configure(&mut self, lanes: &[Rc<Lane>]) {
+        let config = Arc::clone(&self.setup.config.borrow_and_update());
+        for lane in lanes {
+            let new = settings(&config, lane.number);
+            if self.number == 0 {
+                // What the workers share changes once.
+                lane.shared.configure(&lane.settings().listener, &new.listener);
+            }
+            lane.configure(new);
+        }
+    }
+}
+
+/// The listeners' number and order never change: those are keys that need a restart.
+fn settings(config: &Config, number: usize) -> Settings {
+    Settings { listener: config.listeners[number].clone(), access: config.log.access }
+}
+
+fn sweep(lanes: &[Rc<Lane>]) {
+    for lane in lanes {
+        let settings = lane.settings();
+        let timeouts = &settings.listener.timeouts;
+        lane.connections.sweep(timeouts, &lane.clock);
+        lane.upstream.sweep(lane, timeouts.upstream_idle);
+    }
+}
+
+/// The worker's tick: beat, coarse clock, deadlines of connections.
+const TICK: Duration = Beat::INTERVAL;
+
+/// After the listeners closed, a connection that came from the accept queue has this long to say its first word.
+const FIRST_WORD: Duration = Duration::from_millis(200);
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Worker({})", self.number)
+    }
+}
