@@ -8,6 +8,7 @@ mod config;
 mod layers;
 mod leaving;
 mod refusing;
+mod reload;
 mod restarting;
 mod rolling;
 mod support;

@@ -102,3 +102,21 @@ fn binary() -> PathBuf {
     assert!(path.exists(), "{} is missing: run `cargo build --example testapp`", path.display());
     path
 }
+
+#[tokio::test]
+async fn port_of_an_app_that_is_down_refuses_and_stays_its_own() {
+    let mut app = TestApp::start(&[]).await;
+    let answer = get(app.address, "/?bytes=70000").await.expect("an answer");
+    assert_eq!((answer.status, answer.body.len()), (200, 70_000));
+    let first = answer.header("x-pid").map(str::to_owned);
+    for _ in 0..5 {
+        app.kill();
+        assert_eq!(get(app.address, "/").await.err(), Some(super::Failure::Refused));
+        app.up().await;
+    }
+    let answer = get(app.address, "/?status=404").await.expect("an answer");
+    assert_eq!(answer.status, 404);
+    assert_ne!(answer.header("x-pid").map(str::to_owned), first);
+    app.signal("TERM");
+    app.ended().await;
+}
