@@ -1,5 +1,6 @@
 //! The command line: one subcommand a file.
 
+pub mod check;
 pub mod schema;
 pub mod validate;
 //! Subcommands, one a file.

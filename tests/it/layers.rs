@@ -72,7 +72,7 @@ fn an_import_that_breaks_the_house_is_found() {
                 use crate::{config::{self, Config}, proxy::Proxy,\n traffic};\n\
                 fn f() { crate::cli::run() } // crate::main\n\
                 #[cfg(test)]\nmod tests { use crate::supervisor::run; }\n";
-    let found: Vec<_> = imports(text, false).into_iter().map(|(at, name, test)| (at, name, test)).collect();
+    let found = imports(text, false);
     let expected = [(2, "config", false), (2, "proxy", false), (2, "traffic", false), (4, "cli", false)];
     let expected = expected.into_iter().chain([(6, "supervisor", true)]);
     assert_eq!(found, expected.map(|(at, name, test)| (at, name.to_owned(), test)).collect::<Vec<_>>());

@@ -1,11 +1,15 @@
 //! Promises of the product, one module each, held on real processes and sockets.
 
-mod layers;
-mod config;
-//! One integration binary, one module a promise.
-
 mod check_cli;
 mod check_file;
 mod check_http;
 mod check_warmup;
+mod config;
+mod layers;
+mod leaving;
+mod refusing;
+mod reload;
+mod restarting;
+mod rolling;
 mod support;
+mod truth;

@@ -1,0 +1,40 @@
+//! What this machine can do, and who may use it: scenarios that measure time run alone, the others side by side.
+//!
+//! A lock on a file, so that it also holds between processes (nextest runs each test in its own).
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+/// Held for as long as a scenario runs.
+#[derive(Debug)]
+pub struct Turn(#[allow(dead_code, reason = "dropping it unlocks")] File);
+
+/// For scenarios whose figures mean nothing beside others.
+pub fn alone() -> Turn {
+    let file = open();
+    file.lock().expect("the file can be locked");
+    Turn(file)
+}
+
+/// For scenarios that bear company.
+pub fn shared() -> Turn {
+    let file = open();
+    file.lock_shared().expect("the file can be locked");
+    Turn(file)
+}
+
+/// Notes that the calling test cannot run here, for `tests/run` to tell; in CI that is a failure.
+pub fn skip(why: &str) {
+    assert!(std::env::var_os("CI").is_none(), "{why}");
+    writeln!(file("skipped"), "{why}").expect("the build's directory is writable");
+}
+
+fn open() -> File {
+    file("machine.lock")
+}
+
+fn file(name: &str) -> File {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    File::options().create(true).append(true).open(path).expect("the build's directory is writable")
+}
