@@ -1,6 +1,7 @@
 //! readygate: a sidecar that makes a pod's readiness probe true.
 
 pub mod admin;
+pub mod app;
 pub mod check;
 pub mod cli;
 pub mod config;

@@ -8,9 +8,7 @@ use crate::ports::Ports;
 
 /// `__sidecar run --config FILE`: what the binary `readygate` does with the same words.
 pub fn main(words: impl Iterator<Item = OsString>) -> ExitCode {
-    let _words: Vec<OsString> = std::iter::once(OsString::from("readygate")).chain(words).collect();
-    eprintln!("this build has no sidecar yet");
-    ExitCode::from(70)
+    readygate::cli::main(std::iter::once(OsString::from("readygate")).chain(words))
 }
 
 /// Writes the configuration of one pod's sidecar.
