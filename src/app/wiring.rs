@@ -191,7 +191,7 @@ pub fn close_deadline(drain: &Drain, config: &Config) -> tokio::time::Instant {
     tokio::time::Instant::now() + config.drain.deadline.saturating_sub(took).max(LAST_ANSWERS)
 }
 
-const LAST_ANSWERS: Duration = Duration::from_millis(500);
+const LAST_ANSWERS: Duration = Duration::from_millis(250);
 
 /// Brings what is counted elsewhere into the metrics, before each scrape.
 pub fn scrape(
