@@ -86,6 +86,7 @@ fn inside<T>(test: impl Future<Output = T>) -> T {
     tokio::task::LocalSet::new().block_on(&runtime, test)
 }
 
+#[allow(clippy::needless_pass_by_value)]
 fn keys(more: Value) -> Value {
     let mut own = json!({ "listener": "http", "requests": ["GET /a?x=1"], "min_requests": 20 });
     own.as_object_mut().expect("a map").extend(more.as_object().cloned().unwrap_or_default());
