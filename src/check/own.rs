@@ -127,6 +127,8 @@ mod tests {
     fn errors_say_what_was_found_and_what_is_allowed() {
         assert_eq!(error(json!({})).message, "address is missing");
         assert_eq!(error(json!({ "address": 5 })).message, "5 is not allowed, expected a string");
+        let number = json!({ "address": "", "span": 60 });
+        assert_eq!(error(number).message, "60 is not allowed, expected a duration, e.g. 250ms, 10s or 2m");
         assert_eq!(error(json!({ "address": [] })).message, "sequence is not allowed, expected a string");
     }
 

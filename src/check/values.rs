@@ -66,7 +66,7 @@ impl fmt::Display for Address {
 
 impl<'de> Deserialize<'de> for Address {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::parse(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+        Self::parse(&text(deserializer, "host:port, e.g. db:5432")?).map_err(de::Error::custom)
     }
 }
 
@@ -77,11 +77,27 @@ pub(super) struct Span(pub Duration);
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        match humantime::parse_duration(&text) {
+        let found = text(deserializer, "a duration, e.g. 250ms, 10s or 2m")?;
+        match humantime::parse_duration(&found) {
             Ok(Duration::ZERO) => Err(de::Error::custom("0s is not allowed, expected more than 0s")),
             Ok(span) => Ok(Self(span)),
             Err(_) => Err(de::Error::custom("not a duration, expected e.g. 250ms, 10s or 2m")),
+        }
+    }
+}
+
+/// `10%`, kept as 0.1.
+#[derive(Clone, Copy, Debug, PartialEq, JsonSchema)]
+#[schemars(inline, with = "String")]
+pub(super) struct Percent(pub f64);
+
+impl<'de> Deserialize<'de> for Percent {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let found = text(deserializer, "a share, e.g. 10%")?;
+        let number = found.trim().strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
+        match number {
+            Some(number) if number > 0.0 && number <= 100.0 => Ok(Self(number / 100.0)),
+            _ => Err(de::Error::custom("not a share, expected more than 0% and at most 100%, e.g. 10%")),
         }
     }
 }
@@ -108,7 +124,7 @@ impl<'de> Deserialize<'de> for Size {
 pub(super) struct Headers(BTreeMap<String, OneOrMany>);
 
 #[derive(Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "not a header value, expected a text or a list of texts")]
 #[schemars(inline)]
 enum OneOrMany {
     One(String),
@@ -187,7 +203,7 @@ impl fmt::Display for Expect {
 impl<'de> Deserialize<'de> for Expect {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(untagged)]
+        #[serde(untagged, expecting = "expected a status code, a range like \"200-299\", or a list of them")]
         enum Codes {
             One(Scalar),
             Many(Vec<Scalar>),
@@ -211,6 +227,21 @@ impl<'de> Deserialize<'de> for Expect {
 enum Scalar {
     Number(u64),
     Text(String),
+}
+
+/// A string; anything else is an error that says what is expected instead.
+fn text<'de, D: Deserializer<'de>>(deserializer: D, expected: &'static str) -> Result<String, D::Error> {
+    struct Text(&'static str);
+    impl de::Visitor<'_> for Text {
+        type Value = String;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<String, E> {
+            Ok(text.to_owned())
+        }
+    }
+    deserializer.deserialize_str(Text(expected))
 }
 
 fn status_range(code: &Scalar) -> Option<RangeInclusive<u16>> {

@@ -189,9 +189,9 @@ fn slow_answers_keep_it_from_passing() {
 #[test]
 fn a_plateau_needs_two_windows_that_agree() {
     inside(async {
-        let falling: Behaviour = |turn| Some((200, Duration::from_millis(if turn < 20 { 30 } else { 5 })));
+        let falling: Behaviour = |turn| Some((200, Duration::from_millis(if turn < 20 { 60 } else { 5 })));
         let app = App::start(falling).await;
-        let figures = warm(&app, json!({ "concurrency": 1, "plateau": "50%" }))
+        let figures = warm(&app, json!({ "concurrency": 1, "plateau": "20%" }))
             .await
             .0
             .expect("passes")

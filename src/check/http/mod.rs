@@ -7,7 +7,9 @@
 //!
 //! Each request has its own connection, with `Connection: close`; no proxy is used. The client is our own
 //! because verdicts must equal the kubelet's, byte for byte where a server is odd; the cases measured on a
-//! live kubelet hold it (`tests/it/check_http.rs`, which also lists the intended differences). Redirects are
+//! live kubelet hold it (`tests/it/check_http.rs` lists the intended differences too). All tries share one
+//! deadline, where the kubelet gives each of them its own: a body that stalls fails after one `timeout`.
+//! Redirects are
 //! followed on the same host name only, whatever the port; a redirect elsewhere ends there and counts by its
 //! own status. At most 10 KiB of the body are read, or 1 MiB where the configuration looks into it.
 

@@ -10,7 +10,7 @@ use serde::de::{self, Deserializer};
 
 use super::client::Recipe;
 use crate::check::own;
-use crate::check::values::{Expect, Headers, Span};
+use crate::check::values::{Expect, Headers, Percent, Span};
 use crate::config::{KeyError, Listener, Own};
 
 /// The keys of `warmup`.
@@ -134,22 +134,6 @@ pub(super) struct Target {
 
 pub(super) fn p95() -> f64 {
     0.95
-}
-
-/// `10%`, kept as 0.1.
-#[derive(Clone, Copy, Debug, PartialEq, JsonSchema)]
-#[schemars(inline, with = "String")]
-pub(super) struct Percent(pub f64);
-
-impl<'de> Deserialize<'de> for Percent {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let number = text.trim().strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
-        match number {
-            Some(number) if number > 0.0 && number <= 100.0 => Ok(Self(number / 100.0)),
-            _ => Err(de::Error::custom("expected a share above 0% and up to 100%, e.g. 10%")),
-        }
-    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]

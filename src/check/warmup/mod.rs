@@ -26,9 +26,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use self::client::{Answered, Client, Plan, Unreachable};
-use self::keys::{Keys, OnBudgetExhausted, Percent, accept, p95, recipe};
+use self::keys::{Keys, OnBudgetExhausted, accept, p95, recipe};
 use self::stats::{Figures, Stats};
 use super::own;
+use super::values::Percent;
 use super::{Check, CheckError, CheckFuture, CheckResult, Context, Evidence, Kind, Report};
 use crate::config::{self, CheckSpec, Gates};
 use crate::traffic::WARMUP_HEADER;
