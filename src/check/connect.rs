@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::CheckError;
-use super::own::Address;
+use super::values::Address;
 
 /// Connects to the first of the server's addresses that takes the connection.
 ///

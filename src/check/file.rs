@@ -19,7 +19,8 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use yaml_rust2::parser::{Event, Parser};
 
-use super::own::{self, Size, Span};
+use super::own;
+use super::values::{Size, Span};
 use super::{Check, CheckError, CheckFuture, Evidence, Kind};
 use crate::config::{self, Gates, KeyError, Listener, Own};
 

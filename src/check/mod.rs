@@ -9,6 +9,7 @@ mod file;
 mod http;
 mod own;
 mod tcp;
+mod values;
 mod warmup;
 
 use std::fmt;

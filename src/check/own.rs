@@ -1,19 +1,11 @@
-//! The keys of a kind: how they are read, and the shapes that several kinds share.
+//! The keys of a kind: how they are read, and how their errors are told.
 //!
 //! Every kind parses its own keys through [`parse`], so that an error names the key path, what was found
 //! and what is allowed, and never repeats a string that may hold a secret.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
-use std::ops::RangeInclusive;
-use std::time::Duration;
+use serde::de::DeserializeOwned;
 
-use schemars::JsonSchema;
-use serde::de::{self, DeserializeOwned, Deserializer};
-use serde::{Deserialize, Serialize};
-
-use crate::config::{KeyError, Listener, Own};
+use crate::config::{KeyError, Own};
 
 /// Reads the keys of a kind.
 ///
@@ -25,7 +17,7 @@ pub(super) fn parse<T: DeserializeOwned>(own: &Own) -> Result<T, Vec<KeyError>> 
         let path = error.path().iter().filter_map(segment).collect();
         let message = error.inner().to_string();
         let known = if message.starts_with("unknown field") { known_names(&message) } else { Vec::new() };
-        vec![KeyError { path, message: without_strings(&message), known }]
+        vec![KeyError { path, message: in_our_words(&message), known }]
     })
 }
 
@@ -56,234 +48,6 @@ pub(super) fn one_line(text: &str, longest: usize) -> String {
     }
 }
 
-/// `db:5432`, `10.0.0.1:80`, `[::1]:80`: a host and a port.
-#[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
-#[schemars(inline, with = "String")]
-pub(super) struct Address {
-    /// Without brackets.
-    pub host: String,
-    pub port: u16,
-}
-
-impl Address {
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let expected = "expected host:port, e.g. db:5432 or [::1]:5432";
-        let (host, port) = text.rsplit_once(':').ok_or_else(|| format!("there is no port, {expected}"))?;
-        let port = match port.parse() {
-            Ok(0) | Err(_) => return Err(format!("the port is not a number from 1 to 65535, {expected}")),
-            Ok(port) => port,
-        };
-        let host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            Some(inner) if inner.parse::<Ipv6Addr>().is_ok() => inner,
-            Some(_) => return Err(format!("the brackets hold no IPv6 address, {expected}")),
-            None if host.contains(':') => return Err(format!("an IPv6 address needs brackets, {expected}")),
-            None => host,
-        };
-        let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
-        if host.is_empty() || !host.chars().all(valid) {
-            return Err(format!("there is no host name, {expected}"));
-        }
-        Ok(Self { host: host.to_owned(), port })
-    }
-
-    /// Whether this is the app's own port, as far as its text tells.
-    pub(super) fn is_upstream_of(&self, listeners: &[Listener]) -> bool {
-        listeners.iter().any(|listener| {
-            let upstream = &listener.upstream;
-            let same_host = self.host.eq_ignore_ascii_case(&upstream.host);
-            self.port == upstream.port
-                && (same_host || (is_loopback(&self.host) && is_loopback(&upstream.host)))
-        })
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Address {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::parse(&String::deserialize(deserializer)?).map_err(de::Error::custom)
-    }
-}
-
-/// `250ms`, `10s`, `2m`: more than nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
-#[schemars(inline, with = "String")]
-pub(super) struct Span(pub Duration);
-
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        match humantime::parse_duration(&text) {
-            Ok(Duration::ZERO) => Err(de::Error::custom("0s is not allowed, expected more than 0s")),
-            Ok(span) => Ok(Self(span)),
-            Err(_) => Err(de::Error::custom("not a duration, expected e.g. 250ms, 10s or 2m")),
-        }
-    }
-}
-
-/// `4096` or `64KiB`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
-#[schemars(inline, with = "serde_json::Value")]
-pub(super) struct Size(pub u64);
-
-impl<'de> Deserialize<'de> for Size {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let parsed = match Scalar::deserialize(deserializer)? {
-            Scalar::Number(bytes) => Some(bytes),
-            Scalar::Text(text) => size(&text),
-        };
-        parsed.map(Self).ok_or_else(|| de::Error::custom("not a size, expected e.g. 4096, 64KiB or 1MiB"))
-    }
-}
-
-/// Header fields: a name with one value, or with several.
-#[derive(Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(transparent)]
-#[schemars(inline)]
-pub(super) struct Headers(BTreeMap<String, OneOrMany>);
-
-#[derive(Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(untagged)]
-#[schemars(inline)]
-enum OneOrMany {
-    One(String),
-    Many(Vec<String>),
-}
-
-impl Headers {
-    /// Name and value of each field, values of one name in their order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().flat_map(|(name, values)| {
-            let values = match values {
-                OneOrMany::One(value) => std::slice::from_ref(value),
-                OneOrMany::Many(values) => values,
-            };
-            values.iter().map(move |value| (name.as_str(), value.as_str()))
-        })
-    }
-
-    /// What cannot be sent. Values are not repeated: they may hold secrets.
-    pub(super) fn problems(&self, path: &str) -> Vec<KeyError> {
-        let refused = |(name, value): (&str, &str)| {
-            if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
-                return Some("not a header name, expected letters, digits and -".to_owned());
-            }
-            let control = |byte: u8| (byte < b' ' && byte != b'\t') || byte == 0x7f;
-            let message = "the value holds a control character, expected none";
-            value.bytes().any(control).then(|| message.to_owned())
-        };
-        let located = |(name, value)| {
-            let message = refused((name, value))?;
-            let mut error = problem(path, message);
-            error.path.push(name.to_owned());
-            Some(error)
-        };
-        self.iter().filter_map(located).collect()
-    }
-}
-
-impl fmt::Debug for Headers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
-    }
-}
-
-/// Status codes that count as good: `204`, `"200-299"`, or a list of them.
-#[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
-#[schemars(inline, with = "serde_json::Value")]
-pub(super) struct Expect(Vec<RangeInclusive<u16>>);
-
-impl Expect {
-    pub(super) fn accepts(&self, status: u16) -> bool {
-        self.0.iter().any(|range| range.contains(&status))
-    }
-}
-
-impl Default for Expect {
-    /// What the kubelet takes for success.
-    fn default() -> Self {
-        Self(vec![200..=399])
-    }
-}
-
-impl fmt::Display for Expect {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, range) in self.0.iter().enumerate() {
-            let comma = if index == 0 { "" } else { ", " };
-            match (range.start(), range.end()) {
-                (first, last) if first == last => write!(f, "{comma}{first}")?,
-                (first, last) => write!(f, "{comma}{first}-{last}")?,
-            }
-        }
-        Ok(())
-    }
-}
-
-impl<'de> Deserialize<'de> for Expect {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Codes {
-            One(Scalar),
-            Many(Vec<Scalar>),
-        }
-        let codes = match Codes::deserialize(deserializer)? {
-            Codes::One(code) => vec![code],
-            Codes::Many(codes) => codes,
-        };
-        let ranges: Option<Vec<_>> = codes.iter().map(status_range).collect();
-        match ranges {
-            Some(ranges) if !ranges.is_empty() => Ok(Self(ranges)),
-            _ => Err(de::Error::custom(
-                "expected status codes from 100 to 999, e.g. 204 or [200, \"300-399\"]",
-            )),
-        }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "expected a number or a string")]
-enum Scalar {
-    Number(u64),
-    Text(String),
-}
-
-fn status_range(code: &Scalar) -> Option<RangeInclusive<u16>> {
-    let status = |text: &str| text.trim().parse().ok().filter(|code| (100..=999).contains(code));
-    match code {
-        Scalar::Number(number) => status(&number.to_string()).map(|code| code..=code),
-        Scalar::Text(text) => {
-            let (first, last) = text.split_once('-').unwrap_or((text, text));
-            Some(status(first)?..=status(last)?).filter(|range| !range.is_empty())
-        }
-    }
-}
-
-fn size(text: &str) -> Option<u64> {
-    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let unit: u64 = match text[digits.len()..].trim() {
-        "" | "B" => 1,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(unit)
-}
-
-fn is_loopback(host: &str) -> bool {
-    host.eq_ignore_ascii_case("localhost")
-        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
 fn segment(segment: &serde_path_to_error::Segment) -> Option<String> {
     use serde_path_to_error::Segment;
     match segment {
@@ -299,29 +63,43 @@ fn known_names(message: &str) -> Vec<String> {
     message.split('`').skip(1).step_by(2).skip(1).map(str::to_owned).collect()
 }
 
-/// serde repeats a string of the wrong type: `invalid type: string "hunter2", expected …`.
-fn without_strings(message: &str) -> String {
-    match (message.find("string \""), message.rfind("\", expected")) {
-        (Some(start), Some(end)) if start < end => {
-            format!("{}a string{}", &message[..start], &message[end + 1..])
-        }
-        _ => message.to_owned(),
+/// Says what serde says as all errors of configuration are said, without the strings that it repeats: they may
+/// hold secrets (`invalid type: string "hunter2", expected …`).
+fn in_our_words(message: &str) -> String {
+    let bare = |text: &str| text.replace('`', "");
+    if let Some(name) = message.strip_prefix("missing field ") {
+        return format!("{} is missing", bare(name));
     }
+    let Some((found, expected)) = message.rsplit_once(", expected ") else { return message.to_owned() };
+    if found.starts_with("unknown field") {
+        return format!("unknown key, expected {}", bare(expected));
+    }
+    let known_forms = ["invalid type: ", "invalid value: ", "unknown variant "];
+    let Some(found) = known_forms.iter().find_map(|form| found.strip_prefix(form)) else {
+        return message.to_owned();
+    };
+    let found = match found.split('`').nth(1) {
+        Some(literal) => literal,
+        None if found.starts_with("string ") => "a string",
+        None => found,
+    };
+    format!("{found} is not allowed, expected {}", bare(expected))
 }
 
 #[cfg(test)]
 mod tests {
+    use serde::Deserialize;
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::check::values::Span;
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
     #[allow(dead_code)]
     struct Sample {
-        address: Option<Address>,
+        address: String,
         span: Option<Span>,
-        expect: Option<Expect>,
         list: Option<Vec<u32>>,
     }
 
@@ -333,47 +111,34 @@ mod tests {
     #[test]
     fn an_unknown_key_is_named_with_those_that_are_known() {
         let error = error(json!({ "adress": "a:1" }));
+        assert_eq!(error.message, "unknown key, expected one of address, span, list");
         assert_eq!(error.path, ["adress"]);
-        assert_eq!(error.known, ["address", "span", "expect", "list"]);
+        assert_eq!(error.known, ["address", "span", "list"]);
     }
 
     #[test]
     fn an_error_names_the_path_and_never_repeats_a_string() {
-        let error = error(json!({ "list": [1, "hunter2"] }));
+        let error = error(json!({ "address": "", "list": [1, "hunter2"] }));
         assert_eq!(error.path, ["list", "1"]);
-        assert!(!error.message.contains("hunter2"), "{}", error.message);
+        assert_eq!(error.message, "a string is not allowed, expected u32");
+    }
+
+    #[test]
+    fn errors_say_what_was_found_and_what_is_allowed() {
+        assert_eq!(error(json!({})).message, "address is missing");
+        assert_eq!(error(json!({ "address": 5 })).message, "5 is not allowed, expected a string");
+        let number = json!({ "address": "", "span": 60 });
+        assert_eq!(error(number).message, "60 is not allowed, expected a duration, e.g. 250ms, 10s or 2m");
+        assert_eq!(error(json!({ "address": [] })).message, "sequence is not allowed, expected a string");
     }
 
     #[test]
     fn a_span_of_nothing_is_refused() {
-        assert_eq!(error(json!({ "span": "0s" })).message, "0s is not allowed, expected more than 0s");
-        assert_eq!(error(json!({ "span": "0s" })).path, ["span"]);
-    }
-
-    #[test]
-    fn an_address_has_a_host_and_a_port() {
-        for good in ["db:5432", "127.0.0.1:1", "[::1]:80", "my_db.ns.svc:65535"] {
-            assert_eq!(Address::parse(good).expect(good).to_string(), good);
-        }
-        for bad in
-            ["", "db", "db:", "db:0", "db:65536", ":80", "::1:80", "[x]:80", "a b:80", "http://a:80", "u@h:1"]
-        {
-            assert!(Address::parse(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn expected_codes_are_numbers_ranges_or_lists() {
-        let expect = |value: Value| parse::<Sample>(&Own(json!({ "expect": value }))).map(|s| s.expect);
-        let some = expect(json!([204, "300-399", "418"])).expect("good").expect("some");
-        assert_eq!(some.to_string(), "204, 300-399, 418");
-        assert!(some.accepts(399) && some.accepts(418) && !some.accepts(200));
-        assert!(expect(json!(200)).is_ok());
-        for bad in
-            [json!([]), json!("abc"), json!(99), json!(1000), json!("300-200"), json!(true), json!([null])]
-        {
-            assert!(expect(bad.clone()).is_err(), "{bad}");
-        }
+        assert_eq!(
+            error(json!({ "address": "", "span": "0s" })).message,
+            "0s is not allowed, expected more than 0s"
+        );
+        assert_eq!(error(json!({ "address": "", "span": "0s" })).path, ["span"]);
     }
 
     #[test]

@@ -8,7 +8,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::connect::connect;
-use super::own::{self, Address};
+use super::own;
+use super::values::Address;
 use super::{Check, CheckFuture, Evidence, Kind};
 use crate::config::{self, Gates, KeyError, Listener, Own};
 

@@ -86,6 +86,7 @@ fn inside<T>(test: impl Future<Output = T>) -> T {
     tokio::task::LocalSet::new().block_on(&runtime, test)
 }
 
+#[allow(clippy::needless_pass_by_value)]
 fn keys(more: Value) -> Value {
     let mut own = json!({ "listener": "http", "requests": ["GET /a?x=1"], "min_requests": 20 });
     own.as_object_mut().expect("a map").extend(more.as_object().cloned().unwrap_or_default());
@@ -188,9 +189,9 @@ fn slow_answers_keep_it_from_passing() {
 #[test]
 fn a_plateau_needs_two_windows_that_agree() {
     inside(async {
-        let falling: Behaviour = |turn| Some((200, Duration::from_millis(if turn < 20 { 30 } else { 5 })));
+        let falling: Behaviour = |turn| Some((200, Duration::from_millis(if turn < 20 { 60 } else { 5 })));
         let app = App::start(falling).await;
-        let figures = warm(&app, json!({ "concurrency": 1, "plateau": "50%" }))
+        let figures = warm(&app, json!({ "concurrency": 1, "plateau": "20%" }))
             .await
             .0
             .expect("passes")

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::url::Url;
-use crate::check::own::Headers;
+use crate::check::values::Headers;
 
 /// What stays the same over redirects.
 #[derive(Clone, Debug)]

@@ -222,6 +222,8 @@ fn without_dots(base: &str, reference: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn probe(path: &str) -> String {
@@ -295,6 +297,19 @@ mod tests {
         ] {
             let url = Url::parse(url).expect(url);
             assert_eq!((url.host_name(), url.port()), (name, Some(port)));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_location_makes_a_target_that_could_split_a_request(location in "[a-z:/?#\\[\\]@%. \\x00-\\x1fäß]{0,30}") {
+            let base = Url::parse("http://h:80/a/b?c").expect("base");
+            if let Ok(reference) = Url::parse(&location) {
+                let joined = base.join(reference);
+                let _ = (joined.host_name().len(), joined.port());
+                let sent = format!("{}{}{}", joined.target(), joined.host, joined.full());
+                prop_assert!(!sent.bytes().any(|byte| byte < b' ' || byte == 0x7f), "{sent:?}");
+            }
         }
     }
 }

@@ -19,7 +19,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::stats::Outcome;
-use crate::check::own::{Expect, one_line};
+use crate::check::own::one_line;
+use crate::check::values::Expect;
 
 /// One of the requests that warm the app, ready to be sent.
 #[derive(Clone, Debug)]

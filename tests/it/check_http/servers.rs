@@ -458,7 +458,8 @@ fn of_case(ports: &Ports, case: &str) -> Vec<Act> {
         "gzip-corrupt" => lines("Content-Encoding: gzip\r\n"),
         "rst-after-request" => vec![Act::Reset],
         "rst-after-response" => [ok(), vec![Act::Reset]].concat_acts(),
-        "close-after-request" => vec![Act::Fin],
+        // The last: a server that expects TLS and reads none.
+        "close-after-request" | "http-to-tls" => vec![Act::Fin],
         "close-mid-headers" => vec![send("HTTP/1.1 200 OK\r\nContent-Le"), Act::Fin],
         "conn-keepalive" => lines("Connection: keep-alive\r\n"),
         "conn-close" => [lines("Connection: close\r\n"), vec![Act::Fin]].concat_acts(),
@@ -467,8 +468,6 @@ fn of_case(ports: &Ports, case: &str) -> Vec<Act> {
         "delay-08-timeout-1" => [vec![wait(800)], ok()].concat_acts(),
         "delay-12-timeout-1" => [vec![wait(1200)], ok()].concat_acts(),
         "never-answers" => vec![Act::Hold],
-        // The server closes when it reads no TLS.
-        "http-to-tls" => vec![Act::Fin],
         "drip-headers" => "HTTP/1.1 200 OK\r\nX: y\r\nContent-Length: 2\r\n\r\n"
             .chars()
             .flat_map(|byte| [send(&byte.to_string()), wait(150)])
