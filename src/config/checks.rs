@@ -227,10 +227,22 @@ fn before(gaps: &[Path], at: &[String]) -> Path {
 fn refuse(at: &[String], error: &KeyError, tree: &Tree, report: &mut Report) {
     let known: Vec<&str> = error.known.iter().map(String::as_str).collect();
     let message = tree.without_secrets(&at[..at.len() - error.path.len()], &error.message);
-    let is_of_serde = ["invalid type: ", "invalid value: "].iter().any(|start| message.starts_with(start));
+    let begins = |starts: &[&str]| starts.iter().any(|start| message.starts_with(start));
     match error.path.last() {
-        Some(key) if !known.is_empty() => report.key(at, unknown("unknown key", key, &known)),
-        Some(_) if is_of_serde => report.value(at, tree.misfit(at, &message)),
+        Some(key) if begins(&["unknown field", "unknown key"]) && !known.is_empty() => {
+            report.key(at, unknown("unknown key", key, &known));
+        }
+        // Known names of a value, such as the listeners.
+        Some(_) if !known.is_empty() => {
+            let written = tree.written(at).and_then(Value::as_str).unwrap_or_default();
+            match super::error::nearest(written, &known) {
+                Some(name) => report.value(at, format!("{message}, did you mean \"{name}\"?")),
+                None => report.value(at, message),
+            }
+        }
+        Some(_) if begins(&["invalid type: ", "invalid value: "]) => {
+            report.value(at, tree.misfit(at, &message));
+        }
         _ => report.value(at, message),
     }
 }

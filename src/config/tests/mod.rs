@@ -36,6 +36,9 @@ fn accept(own: &Own, keys: Keys, needed: &str) -> Result<(), Vec<KeyError>> {
             Some((_, false)) if !value.is_string() => {
                 errors.push(error(&[key], format!("{value} is not allowed, expected text"), Vec::new()));
             }
+            Some(_) if value == "admim" => {
+                errors.push(error(&[key], "there is no admim".to_owned(), vec!["admin".to_owned()]));
+            }
             Some(_) => {}
         }
     }

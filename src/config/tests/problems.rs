@@ -166,6 +166,10 @@ fn each_problem_says_where_what_and_what_is_allowed() {
              app.yaml:1:51: checks.a.http.token: 3 is not allowed, expected text",
         ),
         (
+            "checks: { a: { http: { url: admim } } }\n",
+            "app.yaml:1:29: checks.a.http.url: there is no admim, did you mean \"admin\"?",
+        ),
+        (
             "checks: { a: { tcp: x } }\n",
             "app.yaml:1:21: checks.a.tcp: x is not allowed, expected a map of keys",
         ),
