@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Invariants: a probe is answered at once whatever else goes on here, since connections that are quiet
-//! give way and those that may be quiet are few ([`seats`]); request bodies are never read; an answer is
+//! give way and those that may be quiet are few (`seats`); request bodies are never read; an answer is
 //! never a redirect. `app.rs` runs [`serve`] on the admin thread's `current_thread` runtime and stops it last.
 
 mod events;
