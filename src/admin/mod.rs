@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Invariants: a probe is answered at once whatever else goes on here, since connections that are quiet
-//! give way and those that may be quiet are few ([`seats`]); request bodies are never read; an answer is
+//! give way and those that may be quiet are few (`seats`); request bodies are never read; an answer is
 //! never a redirect. `app.rs` runs [`serve`] on the admin thread's `current_thread` runtime and stops it last.
 
 mod events;
@@ -92,7 +92,7 @@ const HEADER_BYTES: usize = 8 * 1024;
 /// For answers that are on their way when the server stops.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
-/// Before the next accept when descriptors or memory have run out.
+/// Before the next accept when descriptors or memory have run out and nobody can give way.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Answers until `shutdown` is over; then answers what is on its way, and ends.
@@ -115,9 +115,13 @@ pub async fn serve(listener: TcpListener, state: State, shutdown: impl Future<Ou
                     connections.spawn(Arc::clone(&server).connection(stream, Arc::new(seat), evicted));
                 }
                 Err(error) if exhausted(&error) => {
-                    tracing::warn!(%error, "admin port cannot accept");
-                    server.seats.evict_quietest();
-                    sleep(ACCEPT_PAUSE).await;
+                    tracing::debug!(%error, "admin port cannot accept");
+                    if server.seats.evict_quietest() {
+                        // Its end frees the descriptor that the next one needs.
+                        connections.join_next().await;
+                    } else {
+                        sleep(ACCEPT_PAUSE).await;
+                    }
                 }
                 // The client has gone again.
                 Err(error) => tracing::debug!(%error, "admin port accept"),

@@ -52,9 +52,7 @@ pub fn verdict(verdict: Verdict, report: &Report, question: &Question<'_>, now: 
         lines.extend(report.checks.iter().map(|check| {
             if excluded(check) { format!("[+]{} excluded: ok", check.name) } else { listed(check, now) }
         }));
-        for unknown in unknown(report, &question.exclude) {
-            lines.push(unknown);
-        }
+        lines.extend(unknown(report, &question.exclude));
         format!("readyz check {}", if ready { "passed" } else { "failed" })
     } else if ready {
         return Answer { ready, body: READY.to_owned() };

@@ -71,9 +71,10 @@ impl Seats {
         (Seat { seats: self.clone(), id }, ended)
     }
 
-    /// Ends the connection that has been quiet for longest, so that its descriptor comes free.
-    pub fn evict_quietest(&self) {
-        evict(&mut self.lock());
+    /// Ends the connection that has been quiet for longest, so that its descriptor comes free. Says whether
+    /// there was one.
+    pub fn evict_quietest(&self) -> bool {
+        evict(&mut self.lock())
     }
 
     /// Ends those that do not read.
@@ -88,12 +89,10 @@ impl Seats {
     }
 }
 
-fn evict(taken: &mut BTreeMap<u64, Taken>) {
+fn evict(taken: &mut BTreeMap<u64, Taken>) -> bool {
     let quietest =
         taken.iter().filter(|(_, taken)| taken.right.is_none()).min_by_key(|(_, taken)| taken.last);
-    if let Some(id) = quietest.map(|(id, _)| *id) {
-        taken.remove(&id);
-    }
+    quietest.map(|(id, _)| *id).is_some_and(|id| taken.remove(&id).is_some())
 }
 
 impl Seat {

@@ -19,6 +19,18 @@ pub struct Reply {
     pub body: String,
 }
 
+impl Reply {
+    /// The body as a terminal may show it: it comes from a server that was merely named on the command line.
+    pub fn shown(&self) -> String {
+        printable(self.body.trim_end())
+    }
+}
+
+/// Text without control characters but line breaks.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
+}
+
 /// What to ask for.
 #[derive(Clone, Debug)]
 pub struct Call<'a> {
@@ -175,6 +187,11 @@ pub mod tests {
         let error =
             call(Call { deadline: Duration::from_millis(50), ..get(&url) }).await.expect_err("no answer");
         assert!(error.to_string().ends_with("within 50ms"), "{error}");
+    }
+
+    #[test]
+    fn answers_cannot_drive_a_terminal() {
+        assert_eq!(printable("a\u{1b}[2J\r\nb\u{9b}"), "a [2J \nb ");
     }
 
     #[test]

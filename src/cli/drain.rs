@@ -1,5 +1,6 @@
 //! `readygate drain`: drains the running sidecar, for `exec` hooks and for people.
 
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -46,11 +47,12 @@ pub async fn run(args: DrainArgs) -> anyhow::Result<u8> {
     };
     match client::call(call).await {
         Ok(reply) if reply.status.is_success() => {
-            print!("{}", reply.body);
+            // Who called need not listen any more.
+            let _ = writeln!(io::stdout(), "{}", reply.shown());
             Ok(0)
         }
         Ok(reply) => {
-            eprint!("not drained: {} from {}: {}", reply.status, args.url, reply.body);
+            eprintln!("not drained: {} from {}: {}", reply.status, args.url, reply.shown());
             if reply.status == StatusCode::UNAUTHORIZED {
                 eprintln!("give the token with --token-file or READYGATE_TOKEN_FILE");
             }

@@ -189,10 +189,8 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// What a terminal may show: it comes from a server that this command was merely told of.
 fn text(value: &Value) -> String {
-    let text = value.as_str().unwrap_or("-");
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    client::printable(value.as_str().unwrap_or("-")).replace('\n', " ")
 }
 
 fn time(value: &Value) -> String {

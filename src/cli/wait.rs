@@ -36,7 +36,7 @@ pub struct WaitArgs {
 pub async fn run(args: WaitArgs) -> anyhow::Result<u8> {
     if let Err(reason) = until_ready(&args.url, args.timeout).await {
         let waited = humantime::format_duration(args.timeout);
-        eprintln!("{} does not say ready after {waited}; it says:\n{}", args.url, reason.trim_end());
+        eprintln!("{} does not say ready after {waited}; it says:\n{reason}", args.url);
         return Ok(1);
     }
     become_command(&args.command)
@@ -61,8 +61,8 @@ async fn ask(url: &Uri) -> Result<(), String> {
     let call = Call { method: Method::GET, url, token: None, deadline: TRY_DEADLINE };
     match client::call(call).await {
         Ok(reply) if reply.status == 200 => Ok(()),
-        Ok(reply) if reply.status == 503 => Err(reply.body),
-        Ok(reply) => Err(format!("{}: {}", reply.status, reply.body)),
+        Ok(reply) if reply.status == 503 => Err(reply.shown()),
+        Ok(reply) => Err(format!("{}: {}", reply.status, reply.shown())),
         Err(error) => Err(format!("{error:#}")),
     }
 }
@@ -99,7 +99,7 @@ mod tests {
         let reason = until_ready(&url, SECOND / 2).await.expect_err("no yes came");
         assert!(reason.contains("is readygate running there?"), "{reason}");
         let (url, _asked) = serve(vec![answer(503, "warm: 41/50 ok\n"); 1000]).await;
-        assert_eq!(until_ready(&url, SECOND / 2).await, Err("warm: 41/50 ok\n".to_owned()));
+        assert_eq!(until_ready(&url, SECOND / 2).await, Err("warm: 41/50 ok".to_owned()));
     }
 
     #[tokio::test]
