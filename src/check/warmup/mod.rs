@@ -29,8 +29,8 @@ use self::client::{Answered, Client, Plan, Unreachable};
 use self::keys::{Keys, OnBudgetExhausted, accept, p95, recipe};
 use self::stats::{Figures, Stats};
 use super::own;
-use super::values::Percent;
 use super::{Check, CheckError, CheckFuture, CheckResult, Context, Evidence, Kind, Report};
+use crate::config::units::Percent;
 use crate::config::{self, CheckSpec, Gates};
 use crate::traffic::WARMUP_HEADER;
 
