@@ -160,7 +160,7 @@ async fn serve(sources: Sources, loaded: Loaded, telemetry: Telemetry) -> Result
         hook_token_file: config.borrow().admin.hook_token_file.clone(),
         quit: Arc::clone(&quit),
         evidence: Arc::new(move |check| figures.of(check)),
-        scrape: wiring::scrape(metrics.clone(), traffic.clone(), gate.view(), &telemetry),
+        scrape: wiring::scrape(metrics.clone(), &telemetry),
         build: admin::Build { version: wiring::VERSION, revision: wiring::REVISION },
     };
     for (listener, address) in listeners.iter().zip(&addresses) {
