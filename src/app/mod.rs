@@ -57,7 +57,9 @@ pub enum Error {
 /// A port that cannot be had, or a fault of the system or ours. None passes by itself.
 pub fn run(sources: Sources, loaded: Loaded, telemetry: Telemetry) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, serve(sources, loaded, telemetry))
+    let ended = LocalSet::new().block_on(&runtime, serve(sources, loaded, telemetry));
+    runtime.shutdown_background();
+    ended
 }
 
 async fn serve(sources: Sources, loaded: Loaded, telemetry: Telemetry) -> Result<(), Error> {
@@ -145,6 +147,8 @@ async fn serve(sources: Sources, loaded: Loaded, telemetry: Telemetry) -> Result
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let stop = async { drop(stopped.await) };
         runtime.block_on(supervisor::run(supervision, checked, stop));
+        // A name or a file that hangs holds a thread of the runtime: it must not hold the process.
+        runtime.shutdown_background();
         Ok(0)
     })?;
 
