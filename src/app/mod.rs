@@ -89,6 +89,7 @@ async fn serve(sources: Sources, loaded: Loaded, telemetry: Telemetry) -> Result
         started,
     );
     let drain_settings = wiring::drain_settings(&config);
+    let last = Ok(config.clone());
     let (configs, config) = watch::channel(Arc::new(config));
     let (orders, ordered) = watch::channel(Order::Serve);
     let orders = Arc::new(orders);
@@ -175,7 +176,7 @@ async fn serve(sources: Sources, loaded: Loaded, telemetry: Telemetry) -> Result
     let admin =
         tokio::task::spawn_local(admin::serve(admin_socket, state, async { drop(admin_stopped.await) }));
     let reload =
-        reload::Reload { sources, configs, metrics: metrics.clone(), drain: drain.clone(), telemetry };
+        reload::Reload { sources, configs, metrics: metrics.clone(), drain: drain.clone(), telemetry, last };
     let reload = tokio::task::spawn_local(reload.run(files));
     let upkeep = tokio::task::spawn_local(upkeep(metrics));
     let driven = {
