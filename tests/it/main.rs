@@ -7,6 +7,7 @@ mod check_warmup;
 mod config;
 mod layers;
 mod leaving;
+mod manifests;
 mod readme;
 mod refusing;
 mod reload;
