@@ -4,6 +4,7 @@ mod check_cli;
 mod check_file;
 mod check_http;
 mod check_warmup;
+mod commands;
 mod config;
 mod layers;
 mod leaving;
