@@ -10,7 +10,7 @@
 //!                          (where it was)        (one kind each)
 //! ```
 //!
-//! Every step notes what is wrong and goes on, so that [`load`] shows all problems at once; `tree` keeps what
+//! Every step notes what is wrong and goes on, so that [`load()`] shows all problems at once; `tree` keeps what
 //! was written apart from what secrets became, and only the first is ever shown.
 //!
 //! The names, defaults and meanings of the keys are the product's contract. The crate `config` is named
