@@ -57,7 +57,9 @@ pub enum Error {
 /// A port that cannot be had, or a fault of the system or ours. None passes by itself.
 pub fn run(sources: Sources, loaded: Loaded, telemetry: Telemetry) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, serve(sources, loaded, telemetry))
+    let ended = LocalSet::new().block_on(&runtime, serve(sources, loaded, telemetry));
+    runtime.shutdown_background();
+    ended
 }
 
 async fn serve(sources: Sources, loaded: Loaded, telemetry: Telemetry) -> Result<(), Error> {
@@ -87,6 +89,7 @@ async fn serve(sources: Sources, loaded: Loaded, telemetry: Telemetry) -> Result
         started,
     );
     let drain_settings = wiring::drain_settings(&config);
+    let last = Ok(config.clone());
     let (configs, config) = watch::channel(Arc::new(config));
     let (orders, ordered) = watch::channel(Order::Serve);
     let orders = Arc::new(orders);
@@ -145,6 +148,8 @@ async fn serve(sources: Sources, loaded: Loaded, telemetry: Telemetry) -> Result
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let stop = async { drop(stopped.await) };
         runtime.block_on(supervisor::run(supervision, checked, stop));
+        // A name or a file that hangs holds a thread of the runtime: it must not hold the process.
+        runtime.shutdown_background();
         Ok(0)
     })?;
 
@@ -160,7 +165,7 @@ async fn serve(sources: Sources, loaded: Loaded, telemetry: Telemetry) -> Result
         hook_token_file: config.borrow().admin.hook_token_file.clone(),
         quit: Arc::clone(&quit),
         evidence: Arc::new(move |check| figures.of(check)),
-        scrape: wiring::scrape(metrics.clone(), traffic.clone(), gate.view(), &telemetry),
+        scrape: wiring::scrape(metrics.clone(), &telemetry),
         build: admin::Build { version: wiring::VERSION, revision: wiring::REVISION },
     };
     for (listener, address) in listeners.iter().zip(&addresses) {
@@ -171,7 +176,7 @@ async fn serve(sources: Sources, loaded: Loaded, telemetry: Telemetry) -> Result
     let admin =
         tokio::task::spawn_local(admin::serve(admin_socket, state, async { drop(admin_stopped.await) }));
     let reload =
-        reload::Reload { sources, configs, metrics: metrics.clone(), drain: drain.clone(), telemetry };
+        reload::Reload { sources, configs, metrics: metrics.clone(), drain: drain.clone(), telemetry, last };
     let reload = tokio::task::spawn_local(reload.run(files));
     let upkeep = tokio::task::spawn_local(upkeep(metrics));
     let driven = {

@@ -2,12 +2,11 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::watch;
 
 use crate::check::KINDS;
-use crate::config::{self, Config, Kind, Sources, Watch};
+use crate::config::{self, Config, Kind, Loaded, Problems, Sources, Watch};
 use crate::drain::Drain;
 use crate::metrics::{Metrics, ReloadResult};
 use crate::telemetry::Telemetry;
@@ -21,6 +20,8 @@ pub struct Reload {
     pub metrics: Metrics,
     pub drain: Drain,
     pub telemetry: Telemetry,
+    /// What the files said when they were last read.
+    pub last: Result<Config, Problems>,
 }
 
 impl Reload {
@@ -28,33 +29,44 @@ impl Reload {
     /// inotify on the file does not.
     pub async fn run(mut self, files: Vec<PathBuf>) {
         let mut watch = Watch::new(files);
+        // Between the reading of a file and the first look at it, it may have changed.
+        let mut unsure = true;
         loop {
-            tokio::time::sleep(INTERVAL).await;
-            if watch.changed()
-                && let Some(files) = self.reload()
-            {
-                watch = Watch::new(files);
+            while unsure || watch.changed() {
+                unsure = watch.follow(self.read());
             }
+            tokio::time::sleep(Watch::INTERVAL).await;
         }
     }
 
-    /// Applies the files as they are now; says which to watch from now on, unless they were refused.
-    fn reload(&mut self) -> Option<Vec<PathBuf>> {
+    /// Reads the files as they are now and acts on what is new; says which to watch from now on.
+    fn read(&mut self) -> Vec<PathBuf> {
         let kinds: Vec<Kind> = KINDS.iter().map(|kind| kind.config).collect();
-        let loaded = match config::load(&self.sources, &kinds) {
-            Ok(loaded) => loaded,
-            Err(problems) => {
-                self.metrics.reload(ReloadResult::Rejected);
-                tracing::error!(%problems, "changed configuration refused, the old one stays");
-                return None;
-            }
+        let (files, read) = match config::load(&self.sources, &kinds) {
+            Ok(Loaded { config, files, .. }) => (files, Ok(config)),
+            // Also those that are missing: one that appears may be what was wrong.
+            Err(problems) => (problems.files.clone(), Err(problems)),
         };
+        if read != self.last {
+            match &read {
+                Ok(config) => self.apply(config.clone()),
+                Err(problems) => {
+                    self.metrics.reload(ReloadResult::Rejected);
+                    tracing::error!(%problems, "changed configuration refused, the old one stays");
+                }
+            }
+            self.last = read;
+        }
+        files
+    }
+
+    fn apply(&self, loaded: Config) {
         let old = Arc::clone(&self.configs.borrow());
-        let restart = config::restart_needed(&old, &loaded.config);
+        let restart = config::restart_needed(&old, &loaded);
         if !restart.is_empty() {
             tracing::warn!(keys = restart.join(", "), "these keys change only with a restart");
         }
-        let new = kept(&old, loaded.config);
+        let new = kept(&old, loaded);
         if new.log.level != old.log.level
             && let Err(error) = self.telemetry.set_level(&new.log.level)
         {
@@ -65,7 +77,6 @@ impl Reload {
         self.configs.send_replace(Arc::new(new));
         self.metrics.reload(ReloadResult::Applied);
         tracing::info!("configuration reloaded");
-        Some(loaded.files)
     }
 }
 
@@ -86,5 +97,3 @@ fn kept(old: &Config, new: Config) -> Config {
         ..new
     }
 }
-
-const INTERVAL: Duration = Duration::from_secs(2);

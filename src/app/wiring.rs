@@ -12,12 +12,12 @@ use tokio::sync::{broadcast, watch};
 use crate::check::Report;
 use crate::config::{CheckSpec, Config, DrainReady};
 use crate::drain::{self, Activity, Drain, Notice, State};
-use crate::gate::{self, Event, Gate, GateView, Phase, Standing, Transition, Verdict};
-use crate::metrics::{CheckSeries, ListenerFigures, Metrics, Sets};
+use crate::gate::{self, Event, Gate, Phase, Standing, Transition};
+use crate::metrics::{CheckSeries, Metrics, Sets};
 use crate::proxy::Order;
 use crate::supervisor::{self, News, RunResult};
 use crate::telemetry::Telemetry;
-use crate::traffic::{DURATION_BUCKETS, ErrorKind, Traffic};
+use crate::traffic::Traffic;
 
 /// Version and revision of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -193,38 +193,10 @@ pub fn close_deadline(drain: &Drain, config: &Config) -> tokio::time::Instant {
 
 const LAST_ANSWERS: Duration = Duration::from_millis(250);
 
-/// Brings what is counted elsewhere into the metrics, before each scrape.
-pub fn scrape(
-    metrics: Metrics,
-    traffic: Traffic,
-    view: GateView,
-    telemetry: &Telemetry,
-) -> Arc<dyn Fn() + Send + Sync> {
+/// Sets what no other part can see, before each scrape.
+pub fn scrape(metrics: Metrics, telemetry: &Telemetry) -> Arc<dyn Fn() + Send + Sync> {
     let dropped = telemetry.dropped_lines_counter();
-    Arc::new(move || {
-        metrics.ready(view.verdict(Instant::now()) == Verdict::Ready);
-        metrics.log_lines_dropped(dropped());
-        for (name, totals) in traffic.totals() {
-            let errors: Vec<_> =
-                ErrorKind::ALL.iter().map(|kind| (kind.name(), totals.errors[*kind as usize])).collect();
-            metrics.listener(
-                &name,
-                &ListenerFigures {
-                    codes: totals.codes,
-                    errors: &errors,
-                    in_flight: totals.in_flight,
-                    held: totals.held,
-                    connections: totals.connections,
-                    connections_total: totals.connections_total,
-                    received_bytes: totals.received_bytes,
-                    sent_bytes: totals.sent_bytes,
-                    duration_bounds: &DURATION_BUCKETS,
-                    durations: &totals.durations,
-                    duration_sum: totals.duration_sum,
-                },
-            );
-        }
-    })
+    Arc::new(move || metrics.log_lines_dropped(dropped()))
 }
 
 /// An address under which this machine reaches what listens on `bound`.

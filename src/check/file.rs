@@ -20,8 +20,8 @@ use tokio::sync::Semaphore;
 use yaml_rust2::parser::{Event, Parser};
 
 use super::own;
-use super::values::{Size, Span};
 use super::{Check, CheckError, CheckFuture, Evidence, Kind};
+use crate::config::units::{Bytes, Period};
 use crate::config::{self, Gates, KeyError, Listener, Own};
 
 pub(super) const KIND: Kind = Kind {
@@ -52,9 +52,9 @@ struct Keys {
     /// A regular expression that must match somewhere in the content.
     matches: Option<String>,
     /// At least this long, e.g. 1 or 64KiB.
-    min_bytes: Option<Size>,
+    min_bytes: Option<Bytes>,
     /// Changed within this time, e.g. 24h.
-    max_age: Option<Span>,
+    max_age: Option<Period>,
     /// Passes when there is no such file.
     #[serde(default)]
     absent: bool,
@@ -145,7 +145,7 @@ impl Wanted {
     }
 
     fn check_age(&self, metadata: &Metadata) -> Result<(), String> {
-        let Some(Span(max_age)) = self.keys.max_age else { return Ok(()) };
+        let Some(Period(max_age)) = self.keys.max_age else { return Ok(()) };
         let changed = metadata.modified().map_err(|error| error.to_string())?;
         // A time in the future counts as now.
         let age = SystemTime::now().duration_since(changed).unwrap_or_default();
@@ -166,8 +166,8 @@ impl Wanted {
             file.take(LONGEST_READ + 1).read_to_end(&mut content).map_err(|error| error.to_string())?;
         }
         let bytes = metadata.len().max(content.len() as u64);
-        if let Some(Size(min_bytes)) = self.keys.min_bytes
-            && bytes < min_bytes
+        if let Some(Bytes(min_bytes)) = self.keys.min_bytes
+            && bytes < min_bytes as u64
         {
             return Err(format!("{bytes} bytes, expected at least {min_bytes}"));
         }

@@ -92,14 +92,14 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::check::values::Span;
+    use crate::config::units::Period;
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
     #[allow(dead_code)]
     struct Sample {
         address: String,
-        span: Option<Span>,
+        span: Option<Period>,
         list: Option<Vec<u32>>,
     }
 
@@ -128,17 +128,40 @@ mod tests {
         assert_eq!(error(json!({})).message, "address is missing");
         assert_eq!(error(json!({ "address": 5 })).message, "5 is not allowed, expected a string");
         let number = json!({ "address": "", "span": 60 });
-        assert_eq!(error(number).message, "60 is not allowed, expected a duration, e.g. 250ms, 10s or 2m");
+        assert_eq!(error(number).message, "expected a duration such as 250ms, 10s or 2m");
         assert_eq!(error(json!({ "address": [] })).message, "sequence is not allowed, expected a string");
     }
 
     #[test]
     fn a_span_of_nothing_is_refused() {
-        assert_eq!(
-            error(json!({ "address": "", "span": "0s" })).message,
-            "0s is not allowed, expected more than 0s"
-        );
+        assert_eq!(error(json!({ "address": "", "span": "0s" })).message, "expected more than 0s");
         assert_eq!(error(json!({ "address": "", "span": "0s" })).path, ["span"]);
+    }
+
+    #[test]
+    fn values_of_a_kind_are_told_as_those_of_all_configuration() {
+        let folder = std::env::temp_dir().join(format!("readygate-own-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("temporary folder");
+        let file = folder.join("app.yaml");
+        let text = "checks: { a: { file: { path: /x, max_age: 5x, min_bytes: big } }, \
+                    b: { warmup: { requests: [GET /], plateau: 1 } } }\n";
+        std::fs::write(&file, text).expect("temporary file");
+        let sources = crate::config::Sources {
+            file: Some(file),
+            environment: crate::config::Environment::new(),
+            flags: crate::config::Flags::default(),
+            cpus: std::num::NonZeroUsize::MIN,
+        };
+        let kinds: Vec<_> = crate::check::KINDS.iter().map(|kind| kind.config).collect();
+        let problems = crate::config::load(&sources, &kinds).expect_err("refused").to_string();
+        std::fs::remove_dir_all(folder).expect("temporary folder");
+        for line in [
+            "a.file.max_age: 5x is not allowed, expected a duration such as 250ms, 10s or 2m",
+            "a.file.min_bytes: big is not allowed, expected a size such as 64KiB, 10MB or 4096 (bytes)",
+            "b.warmup.plateau: 1 is not allowed, expected more than 0% and at most 100%, e.g. 10%",
+        ] {
+            assert!(problems.contains(line), "{problems}");
+        }
     }
 
     #[test]

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
-use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize};
 
 use super::own::problem;
+use crate::config::units::text;
 use crate::config::{KeyError, Listener};
 
 /// `db:5432`, `10.0.0.1:80`, `[::1]:80`: a host and a port.
@@ -66,54 +66,7 @@ impl fmt::Display for Address {
 
 impl<'de> Deserialize<'de> for Address {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::parse(&text(deserializer, "host:port, e.g. db:5432")?).map_err(de::Error::custom)
-    }
-}
-
-/// `250ms`, `10s`, `2m`: more than nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
-#[schemars(inline, with = "String")]
-pub(super) struct Span(pub Duration);
-
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let found = text(deserializer, "a duration, e.g. 250ms, 10s or 2m")?;
-        match humantime::parse_duration(&found) {
-            Ok(Duration::ZERO) => Err(de::Error::custom("0s is not allowed, expected more than 0s")),
-            Ok(span) => Ok(Self(span)),
-            Err(_) => Err(de::Error::custom("not a duration, expected e.g. 250ms, 10s or 2m")),
-        }
-    }
-}
-
-/// `10%`, kept as 0.1.
-#[derive(Clone, Copy, Debug, PartialEq, JsonSchema)]
-#[schemars(inline, with = "String")]
-pub(super) struct Percent(pub f64);
-
-impl<'de> Deserialize<'de> for Percent {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let found = text(deserializer, "a share, e.g. 10%")?;
-        let number = found.trim().strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
-        match number {
-            Some(number) if number > 0.0 && number <= 100.0 => Ok(Self(number / 100.0)),
-            _ => Err(de::Error::custom("not a share, expected more than 0% and at most 100%, e.g. 10%")),
-        }
-    }
-}
-
-/// `4096` or `64KiB`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
-#[schemars(inline, with = "serde_json::Value")]
-pub(super) struct Size(pub u64);
-
-impl<'de> Deserialize<'de> for Size {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let parsed = match Scalar::deserialize(deserializer)? {
-            Scalar::Number(bytes) => Some(bytes),
-            Scalar::Text(text) => size(&text),
-        };
-        parsed.map(Self).ok_or_else(|| de::Error::custom("not a size, expected e.g. 4096, 64KiB or 1MiB"))
+        Self::parse(&text(deserializer, "expected host:port, e.g. db:5432")?).map_err(de::Error::custom)
     }
 }
 
@@ -229,21 +182,6 @@ enum Scalar {
     Text(String),
 }
 
-/// A string; anything else is an error that says what is expected instead.
-fn text<'de, D: Deserializer<'de>>(deserializer: D, expected: &'static str) -> Result<String, D::Error> {
-    struct Text(&'static str);
-    impl de::Visitor<'_> for Text {
-        type Value = String;
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str(self.0)
-        }
-        fn visit_str<E: de::Error>(self, text: &str) -> Result<String, E> {
-            Ok(text.to_owned())
-        }
-    }
-    deserializer.deserialize_str(Text(expected))
-}
-
 fn status_range(code: &Scalar) -> Option<RangeInclusive<u16>> {
     let status = |text: &str| text.trim().parse().ok().filter(|code| (100..=999).contains(code));
     match code {
@@ -253,18 +191,6 @@ fn status_range(code: &Scalar) -> Option<RangeInclusive<u16>> {
             Some(status(first)?..=status(last)?).filter(|range| !range.is_empty())
         }
     }
-}
-
-fn size(text: &str) -> Option<u64> {
-    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let unit: u64 = match text[digits.len()..].trim() {
-        "" | "B" => 1,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(unit)
 }
 
 fn is_loopback(host: &str) -> bool {

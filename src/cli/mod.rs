@@ -39,7 +39,10 @@ enum Command {
     #[command(after_help = run::EXAMPLES)]
     Run(ConfigArguments),
     /// Run each check once and print what it saw; exit 1 if one failed.
-    #[command(after_help = "Example:\n  readygate check --check tcp://db:5432 --check file:///etc/app.yaml")]
+    #[command(after_help = "\
+Examples:
+  readygate check --config readygate.yaml
+  readygate check --check tcp://db:5432 --check file:///etc/app.yaml --output json")]
     Check {
         #[command(flatten)]
         config: ConfigArguments,
@@ -54,11 +57,19 @@ enum Command {
     /// Show what the running sidecar knows.
     Status(status::StatusArgs),
     /// Print every error of a configuration file, or the effective configuration.
+    #[command(after_help = "\
+Example:
+  readygate validate readygate.yaml && echo good    # exit 78 if it is not
+
+Variables count as they do for `run`: READYGATE__DRAIN__MIN=10s overrides drain.min.")]
     Validate {
         /// YAML, TOML or JSON.
         file: PathBuf,
     },
     /// Print the JSON Schema of the configuration.
+    #[command(after_help = "\
+Example:
+  readygate schema > schema.json    # an editor then completes keys and underlines errors")]
     Schema,
 }
 

@@ -38,7 +38,10 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<u8> {
         let (text, code) = match (fetch(&args.url).await, args.watch) {
             (Ok(status), _) => (table(&status, colour), u8::from(status["ready"] != Value::Bool(true))),
             (Err(error), true) => (format!("{error:#}\n"), 1),
-            (Err(error), false) => return Err(error),
+            (Err(error), false) => {
+                eprintln!("{error:#}");
+                return Ok(1);
+            }
         };
         let mut out = io::stdout().lock();
         if terminal && args.watch {

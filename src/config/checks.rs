@@ -240,7 +240,10 @@ fn refuse(at: &[String], error: &KeyError, tree: &Tree, report: &mut Report) {
                 None => report.value(at, message),
             }
         }
-        Some(_) if begins(&["invalid type: ", "invalid value: "]) => {
+        // What is missing was not found either.
+        Some(_)
+            if begins(&["invalid type: ", "invalid value: ", "expected "]) && tree.written(at).is_some() =>
+        {
             report.value(at, tree.misfit(at, &message));
         }
         _ => report.value(at, message),

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -255,7 +256,7 @@ fn listeners(raw: &RawConfig) -> Vec<Listener> {
             header_bytes: raw.limits.header_bytes.0,
             headers: raw.limits.headers.get(),
         },
-        hold: Hold { longest: raw.hold.longest.0 },
+        hold: Hold { longest: raw.hold.longest.0.map_or(Duration::ZERO, |period| period.0) },
         forwarded: raw.forwarded,
         ready_path: raw.ready_path.0.clone().map(|path| path.0),
     };

@@ -140,7 +140,7 @@ pub struct Limits {
 /// How requests are held.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hold {
-    /// Longest wait of one request.
+    /// Longest wait of one request; zero: it does not wait.
     pub longest: Duration,
 }
 

@@ -154,14 +154,14 @@ impl Default for RawLimits {
 #[serde(deny_unknown_fields, default, expecting = "a map of keys")]
 #[schemars(rename = "Hold")]
 pub struct RawHold {
-    /// Longest wait of one held request.
+    /// Longest wait of one held request; `off` answers 503 at once.
     #[serde(rename = "for")]
-    pub longest: Period,
+    pub longest: OrOff<Period>,
 }
 
 impl Default for RawHold {
     fn default() -> Self {
-        RawHold { longest: Period::seconds(10) }
+        RawHold { longest: OrOff(Some(Period::seconds(10))) }
     }
 }
 

@@ -1,7 +1,8 @@
-//! Values that are more than text or a number: durations, sizes, numbers of threads, and `off`.
+//! Values that are more than text or a number: durations, sizes, shares, numbers of threads, and `off`.
 //!
-//! Each reads and writes itself the way a user writes it and has a schema. Its error ends in `expected …`:
-//! the loader puts before that what the user wrote, so that no error can carry a secret.
+//! Each reads and writes itself the way a user writes it and has a schema. Its error is `expected …`: the
+//! loader puts before that what the user wrote, so that no error can carry a secret. The kinds of checks read
+//! their own keys with them too.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -147,6 +148,37 @@ impl JsonSchema for Bytes {
     }
 }
 
+/// A share above nothing, written `10%`, kept as 0.1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Percent(pub f64);
+
+impl<'de> Deserialize<'de> for Percent {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        const EXPECTED: &str = "expected more than 0% and at most 100%, e.g. 10%";
+        let text = text(deserializer, EXPECTED)?;
+        let number = text.trim().strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
+        match number {
+            Some(number) if number > 0.0 && number <= 100.0 => Ok(Percent(number / 100.0)),
+            _ => Err(D::Error::custom(EXPECTED)),
+        }
+    }
+}
+
+impl JsonSchema for Percent {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Percent".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A share, above 0% and at most 100%.",
+            "type": "string",
+            "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*%\s*$|\$\{",
+            "examples": ["10%"],
+        })
+    }
+}
+
 /// A value, or `off`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OrOff<T>(pub Option<T>);
@@ -231,8 +263,8 @@ impl JsonSchema for Workers {
 
 const MOST_WORKERS: u64 = 256;
 
-/// Text; anything else is an error that does not repeat what it found.
-pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D, expected: &str) -> Result<String, D::Error> {
+/// Text; anything else is the error `expected`, which does not repeat what it found.
+pub fn text<'de, D: Deserializer<'de>>(deserializer: D, expected: &str) -> Result<String, D::Error> {
     match Value::deserialize(deserializer)? {
         Value::String(text) => Ok(text),
         _ => Err(D::Error::custom(expected)),

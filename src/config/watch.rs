@@ -35,6 +35,22 @@ impl Watch {
         Watch { files: files.into_iter().map(|file| (file.clone(), look(&file))).collect() }
     }
 
+    /// Watches these files from now on; says whether any of them is new. What was last seen of the others
+    /// stays, so that no change of them is missed.
+    pub fn follow(&mut self, files: impl IntoIterator<Item = PathBuf>) -> bool {
+        let mut old = std::mem::take(&mut self.files);
+        let mut any_new = false;
+        for file in files {
+            let known = old.iter().position(|(name, _)| *name == file);
+            any_new |= known.is_none();
+            self.files.push(match known {
+                Some(at) => old.swap_remove(at),
+                None => (file.clone(), look(&file)),
+            });
+        }
+        any_new
+    }
+
     /// Looks again: whether a file is another than at the last look.
     ///
     /// A file that is gone has not changed: between two steps of a swap, or of an editor's save, it is not
@@ -126,5 +142,21 @@ mod tests {
         assert!(!watch.changed());
         fs::write(&file, "x").expect("file");
         assert!(watch.changed());
+    }
+    #[test]
+    fn file_that_stays_is_not_taken_for_seen_when_others_come_and_go() {
+        let folder = Folder::new("follow");
+        let at = |name: &str| folder.0.join(name);
+        fs::write(at("app.yaml"), "workers: 1").expect("file");
+        let mut watch = Watch::new([at("app.yaml")]);
+        fs::write(at("app.yaml"), "workers: 10").expect("file");
+        assert!(watch.follow([at("app.yaml"), at("token")]), "the token's file is new");
+        assert!(!watch.follow([at("token"), at("app.yaml")]));
+        assert!(watch.changed(), "app.yaml changed before");
+        fs::write(at("token"), "x").expect("file");
+        assert!(watch.changed());
+        assert!(!watch.follow([at("app.yaml")]));
+        fs::write(at("token"), "xyz").expect("file");
+        assert!(!watch.changed(), "nobody watches it any more");
     }
 }

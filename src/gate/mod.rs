@@ -7,6 +7,7 @@
 
 mod beat;
 pub mod core;
+mod event;
 mod report;
 mod tally;
 
@@ -19,7 +20,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 pub use self::beat::{Beat, Beats};
-pub use self::core::{Cause, CheckRule, Event, Phase, Role, Transition};
+pub use self::event::{Cause, CheckRule, Event, Phase, Role, Transition};
 pub use self::report::{CheckReport, Past, Report};
 pub use self::tally::Standing;
 

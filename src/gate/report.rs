@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::core::{App, Core, Phase, Role, Tracked, Transition};
+use super::core::{App, Core, Tracked};
+use super::event::{Phase, Role, Transition};
 use super::tally::Standing;
 
 /// Transitions kept for `/status`.

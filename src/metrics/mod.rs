@@ -9,6 +9,7 @@
 //! a reload removed are no longer rendered; their counters go on if the check comes back.
 
 mod families;
+mod handles;
 mod process;
 #[cfg(test)]
 mod tests;
@@ -19,17 +20,17 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
+use metrics::{Counter, Gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 pub use self::families::{FAMILIES, Family, Kind};
 
 use self::families::{
-    APP_RESTARTS, BUILD_INFO, BYTES, CHECK_DURATION, CHECK_PASSING, CHECK_RUNS, CHECK_TIME_TO_PASS,
-    CONFIG_RELOADS, CONNECTIONS, CONNECTIONS_TOTAL, DRAIN_CUT, DRAIN_LAST_REQUEST, DRAIN_SECONDS,
-    HELD_REQUESTS, LOG_LINES_DROPPED, PHASE, PHASE_TRANSITIONS, PROXY_ERRORS, READY, REQUESTS,
-    REQUESTS_IN_FLIGHT, TIME_TO_READY, WARMUP_LATENCY, WARMUP_REQUESTS,
+    APP_RESTARTS, BUILD_INFO, BYTES, CONFIG_RELOADS, CONNECTIONS, CONNECTIONS_TOTAL, DRAIN_CUT,
+    DRAIN_LAST_REQUEST, DRAIN_SECONDS, HELD_REQUESTS, LOG_LINES_DROPPED, PHASE, PHASE_TRANSITIONS,
+    PROXY_ERRORS, READY, REQUESTS, REQUESTS_IN_FLIGHT, TIME_TO_READY,
 };
+use self::handles::{Check, Maker};
 
 /// `content-type` of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -122,21 +123,6 @@ struct Shared {
     checks: Mutex<BTreeMap<String, Check>>,
     /// Sample lines of the request durations by listener, as of the last scrape.
     durations: Mutex<BTreeMap<String, Vec<String>>>,
-}
-
-struct Check {
-    kind: String,
-    passing: Gauge,
-    runs: [Counter; RunResult::ALL.len()],
-    duration: Histogram,
-    time_to_pass: Gauge,
-    warmup: Option<Warmup>,
-}
-
-struct Warmup {
-    ok: Counter,
-    failed: Counter,
-    latencies: Vec<(f64, Gauge)>,
 }
 
 impl Metrics {
@@ -309,65 +295,10 @@ impl fmt::Debug for Metrics {
     }
 }
 
-impl Check {
-    fn quantiles(&self) -> impl Iterator<Item = f64> {
-        self.warmup.iter().flat_map(|warmup| warmup.latencies.iter().map(|(quantile, _)| *quantile))
-    }
-}
-
-/// Makes handles; the same labels give the same handle.
-struct Maker<'a>(&'a PrometheusRecorder);
-
-impl Maker<'_> {
-    fn counter(&self, family: Family, labels: &[&str]) -> Counter {
-        self.0.register_counter(&key(family, labels), &METADATA)
-    }
-
-    fn gauge(&self, family: Family, labels: &[&str]) -> Gauge {
-        self.0.register_gauge(&key(family, labels), &METADATA)
-    }
-
-    fn check(&self, series: &CheckSeries<'_>) -> Check {
-        let CheckSeries { name, kind, warmup_quantiles } = *series;
-        let unknown = |family, labels: &[&str]| {
-            let gauge = self.gauge(family, labels);
-            gauge.set(f64::NAN);
-            gauge
-        };
-        let passing = self.gauge(CHECK_PASSING, &[name, kind]);
-        passing.set(0.0);
-        Check {
-            kind: kind.to_owned(),
-            passing,
-            runs: RunResult::ALL.map(|result| self.counter(CHECK_RUNS, &[name, result.name()])),
-            duration: self.0.register_histogram(&key(CHECK_DURATION, &[name]), &METADATA),
-            time_to_pass: unknown(CHECK_TIME_TO_PASS, &[name]),
-            warmup: (!warmup_quantiles.is_empty()).then(|| Warmup {
-                ok: self.counter(WARMUP_REQUESTS, &[name, "ok"]),
-                failed: self.counter(WARMUP_REQUESTS, &[name, "failed"]),
-                latencies: warmup_quantiles
-                    .iter()
-                    .map(|quantile| (*quantile, unknown(WARMUP_LATENCY, &[name, &quantile.to_string()])))
-                    .collect(),
-            }),
-        }
-    }
-}
-
-fn key(family: Family, values: &[&str]) -> Key {
-    let labels = family.labels.iter().zip(values);
-    Key::from_parts(
-        family.name,
-        labels.map(|(name, value)| Label::new(*name, (*value).to_owned())).collect::<Vec<_>>(),
-    )
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Each of the maps is whole at every point where a panic could happen.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);
 
 /// Upper bounds for the runs of checks, in seconds: a tcp check takes a millisecond, a warm-up a minute.
 const CHECK_BUCKETS: [f64; 16] =

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use super::families::{FAMILIES, Kind, REQUEST_DURATION, WARMUP_REQUESTS};
-use super::{Check, ListenerFigures, process};
+use super::handles::Check;
+use super::{ListenerFigures, process};
 
 /// Puts the text together. `durations` are the lines of the data plane's own histogram.
 pub fn render(rendered: &str, checks: &BTreeMap<String, Check>, durations: Vec<String>) -> String {

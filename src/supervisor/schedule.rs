@@ -156,6 +156,9 @@ impl Shared {
             // Whoever comes back is seen by the watch, which now looks more often.
             self.pokes.poke(app);
         }
+        for app in self.addresses.apps_near(address) {
+            self.pokes.poke(app);
+        }
     }
 }
 

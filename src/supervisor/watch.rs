@@ -54,6 +54,17 @@ impl Addresses {
         known.iter().filter(|(_, at)| at.contains(&address)).flat_map(|(apps, _)| apps).copied().collect()
     }
 
+    /// The apps whose port this may be: that of another loopback address, as when `localhost` is `::1` to the
+    /// check and 127.0.0.1 to the app. The watch knows better than to believe it.
+    pub(super) fn apps_near(&self, address: SocketAddr) -> Vec<usize> {
+        let is_near = |at: &SocketAddr| {
+            at.port() == address.port() && at.ip().is_loopback() && address.ip().is_loopback()
+        };
+        let known = self.0.borrow();
+        let near = known.iter().filter(|(_, at)| !at.contains(&address) && at.iter().any(is_near));
+        near.flat_map(|(apps, _)| apps).copied().collect()
+    }
+
     fn learn(&self, apps: &[usize], addresses: &[SocketAddr]) {
         if self.0.borrow().get(apps).is_none_or(|known| known != addresses) {
             self.0.borrow_mut().insert(apps.to_vec(), addresses.to_vec());

@@ -152,6 +152,23 @@ async fn look_leaves_no_connection_open() {
     .await;
 }
 
+#[test]
+fn refusal_at_another_loopback_address_of_the_port_is_near_and_no_proof() {
+    let addresses = Addresses::default();
+    let at = |address: &str| address.parse::<SocketAddr>().expect("an address");
+    addresses.learn(&[0], &[at("127.0.0.1:8080")]);
+    addresses.learn(&[1], &[at("10.0.0.1:8080")]);
+    assert_eq!(
+        (addresses.apps_at(at("127.0.0.1:8080")), addresses.apps_near(at("127.0.0.1:8080"))),
+        (vec![0], vec![])
+    );
+    assert_eq!(
+        (addresses.apps_at(at("[::1]:8080")), addresses.apps_near(at("[::1]:8080"))),
+        (vec![], vec![0])
+    );
+    assert_eq!(addresses.apps_near(at("[::1]:8081")), Vec::<usize>::new());
+}
+
 #[tokio::test]
 async fn what_the_data_plane_saw_first_is_looked_at_at_once() {
     let app = TcpListener::bind("127.0.0.1:0").await.expect("a port");

@@ -241,7 +241,7 @@ fn an_answer_of_the_sidecar_itself_is_a_failure_whatever_is_expected() {
         let request = json!([{ "path": "/a", "expect": 503 }]);
         let (result, _) = warm(&app, json!({ "requests": request, "budget": "100ms" })).await;
         let error = result.expect_err("fails").to_string();
-        assert!(error.contains("did not reach the app: 503 connect"), "{error}");
+        assert!(error.contains("got 503 from the sidecar: connect"), "{error}");
     });
 }
 

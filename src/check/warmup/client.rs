@@ -119,11 +119,24 @@ async fn exchange(plan: &Plan, recipe: &Recipe, open: Option<Open>) -> Result<Ex
     let own_error = answer.headers().get("x-readygate-error").cloned();
     open.drain(answer.into_body()).await.map_err(Trouble::Broken)?;
     let verdict = match own_error {
-        Some(kind) => Err(format!("did not reach the app: {status} {}", kind.to_str().unwrap_or_default())),
+        Some(kind) => Err(format!("got {status} from the sidecar: {}", in_words(&kind))),
         None if recipe.expect.accepts(status) => Ok(()),
         None => Err(format!("answered {status}, expected {}", recipe.expect)),
     };
     Ok(((!open.ended).then_some(open), verdict))
+}
+
+/// What an error of the data plane means, by its name.
+fn in_words(kind: &HeaderValue) -> String {
+    match kind.to_str().unwrap_or_default() {
+        "connect_refused" => "the app refuses connections".to_owned(),
+        "connect_timeout" | "connect_failed" => "the app cannot be connected to".to_owned(),
+        "upstream_closed" | "upstream_broken" => "the app closed the connection".to_owned(),
+        "upstream_protocol" => "the app's answer is not HTTP".to_owned(),
+        "response_timeout" => "the app did not answer in time".to_owned(),
+        "queue_full" => "too many requests wait (limits.queue, limits.in_flight)".to_owned(),
+        other => other.replace('_', " "),
+    }
 }
 
 impl Recipe {

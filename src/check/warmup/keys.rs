@@ -1,7 +1,5 @@
 //! The keys of `warmup`, and the requests that they describe.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use schemars::JsonSchema;
@@ -10,7 +8,8 @@ use serde::de::{self, Deserializer};
 
 use super::client::Recipe;
 use crate::check::own;
-use crate::check::values::{Expect, Headers, Percent, Span};
+use crate::check::values::{Expect, Headers};
+use crate::config::units::{Percent, Period};
 use crate::config::{KeyError, Listener, Own};
 
 /// The keys of `warmup`.
@@ -36,7 +35,7 @@ pub(super) struct Keys {
     pub plateau: Option<Percent>,
     /// Longest run.
     #[serde(default = "budget")]
-    pub budget: Span,
+    pub budget: Period,
     /// When the budget is over: fail (stay not ready, try again) or pass (go ready, counted and logged).
     #[serde(default)]
     pub on_budget_exhausted: OnBudgetExhausted,
@@ -54,8 +53,8 @@ fn success_ratio() -> f64 {
     0.99
 }
 
-fn budget() -> Span {
-    Span(Duration::from_secs(60))
+fn budget() -> Period {
+    Period::seconds(60)
 }
 
 /// A request of the list, in either notation.
@@ -129,7 +128,7 @@ pub(super) struct Target {
     #[serde(default = "p95")]
     pub quantile: f64,
     /// That quantile of the latency may be this.
-    pub latency: Span,
+    pub latency: Period,
 }
 
 pub(super) fn p95() -> f64 {

@@ -29,8 +29,8 @@ use self::client::{Answered, Client, Plan, Unreachable};
 use self::keys::{Keys, OnBudgetExhausted, accept, p95, recipe};
 use self::stats::{Figures, Stats};
 use super::own;
-use super::values::Percent;
 use super::{Check, CheckError, CheckFuture, CheckResult, Context, Evidence, Kind, Report};
+use crate::config::units::Percent;
 use crate::config::{self, CheckSpec, Gates};
 use crate::traffic::WARMUP_HEADER;
 
@@ -119,7 +119,7 @@ impl Warmup {
             }
             if reported.get().is_none_or(|last| last.elapsed() >= NEWS_INTERVAL) {
                 reported.set(Some(Instant::now()));
-                (self.context.report)(Report::Progress(run.summary(&self.keys)));
+                (self.context.report)(Report::Progress(run.progress(&self.keys)));
                 run.report_latency(&*self.context.report);
             }
         };
@@ -215,6 +215,15 @@ impl Run {
             }
         }
         line
+    }
+
+    /// The summary, and the last failure while there are too many of them.
+    fn progress(&self, keys: &Keys) -> String {
+        let summary = self.summary(keys);
+        match &self.last_failure {
+            Some(why) if self.stats.ratio() < keys.success_ratio => format!("{summary}; last failure: {why}"),
+            _ => summary,
+        }
     }
 
     fn figures(&self, budget_exhausted: bool) -> Value {

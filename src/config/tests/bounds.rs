@@ -36,6 +36,15 @@ fn aliases_inside_the_bounds_work() {
     assert_eq!(config.drain.min, config.drain.quiet);
 }
 
+#[test]
+fn hold_that_is_off_is_no_wait() {
+    let hold = |text: &str| loaded(text, &[]).config.listeners[0].hold.longest;
+    assert_eq!(hold("listeners: { a: { hold: { for: off } } }\n"), std::time::Duration::ZERO);
+    assert_eq!(hold("listeners: { a: {} }\n"), std::time::Duration::from_secs(10));
+    let problems = problems_of("app.yaml", "listeners: { a: { hold: { for: 0s } } }\n", &[]);
+    assert!(problems.contains("expected more than 0s, or off"), "{problems}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 

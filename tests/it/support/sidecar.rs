@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -55,8 +56,9 @@ impl Sidecar {
     /// Starts it and waits until its ports are bound.
     pub async fn start(config: &Value) -> Self {
         let scratch = Scratch::new();
+        mount(&scratch, config);
         let path = scratch.join("readygate.json");
-        std::fs::write(&path, config.to_string()).expect("the directory is writable");
+        std::os::unix::fs::symlink("..data/readygate.json", &path).expect("the directory is writable");
         let mut child = command().args(["run", "--config"]).arg(&path).spawn().expect("the sidecar starts");
         let log = Log::default();
         log.follow(child.stderr.take().expect("piped"));
@@ -86,6 +88,11 @@ impl Sidecar {
         let (new, path) = (self.scratch.join("new"), self.scratch.join("readygate.json"));
         std::fs::write(&new, config.to_string()).expect("the directory is writable");
         std::fs::rename(new, path).expect("the directory is writable");
+    }
+
+    /// Replaces its configuration as the kubelet replaces a ConfigMap's: by a swap of `..data`.
+    pub fn remount(&self, config: &Value) {
+        mount(&self.scratch, config);
     }
 
     /// Sends a signal by its name. Says when.
@@ -160,6 +167,17 @@ impl Sidecar {
     pub fn said(&self, what: &str) -> bool {
         self.log.lines().iter().any(|line| line.contains(what))
     }
+}
+
+/// Lays a configuration out as a ConfigMap's volume: a folder of its own, and `..data` that leads to it.
+fn mount(scratch: &Scratch, config: &Value) {
+    static VERSION: AtomicU64 = AtomicU64::new(0);
+    let version = format!("..{}", VERSION.fetch_add(1, Ordering::Relaxed));
+    let (folder, new, data) = (scratch.join(&version), scratch.join("..data_tmp"), scratch.join("..data"));
+    std::fs::create_dir(&folder).expect("the directory is writable");
+    std::fs::write(folder.join("readygate.json"), config.to_string()).expect("the directory is writable");
+    std::os::unix::fs::symlink(version, &new).expect("the directory is writable");
+    std::fs::rename(new, data).expect("the directory is writable");
 }
 
 impl Drop for Sidecar {
