@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::json;
 use tokio::sync::{broadcast, watch};
 
+use crate::admin;
 use crate::check::Report;
 use crate::config::{CheckSpec, Config, DrainReady};
 use crate::drain::{self, Activity, Drain, Notice, State};
@@ -99,9 +100,8 @@ fn moved(
     if *to == Phase::Ready && *from == Phase::Starting {
         metrics.time_to_ready(armed_for);
     }
-    let event = json!({
-        "event": "transition", "from": from.name(), "to": to.name(), "reason": cause.name(), "detail": detail,
-    });
+    let mut event = admin::transition(SystemTime::now(), transition);
+    event["event"] = "transition".into();
     let _ = events.send(event.to_string().into());
     tracing::info!(
         from = from.name(),
