@@ -86,6 +86,18 @@ pub enum ReloadResult {
     Rejected,
 }
 
+impl ReloadResult {
+    pub const ALL: [Self; 2] = [Self::Applied, Self::Rejected];
+
+    /// The name used as a label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Applied => "ok",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
 /// The totals of one listener since the start.
 #[derive(Clone, Copy, Debug)]
 pub struct ListenerFigures<'a> {
@@ -116,7 +128,7 @@ struct Shared {
     drain_seconds: Gauge,
     drain_last_request: Gauge,
     drain_cut: Counter,
-    reloads: [Counter; 2],
+    reloads: [Counter; ReloadResult::ALL.len()],
     log_lines_dropped: Counter,
     /// Those that are configured right now. One short lock and one look-up an event: a check runs once a
     /// second or so, and a warm-up sends some thousand requests at most.
@@ -150,7 +162,7 @@ impl Metrics {
             drain_seconds: unknown(DRAIN_SECONDS),
             drain_last_request: unknown(DRAIN_LAST_REQUEST),
             drain_cut: make.counter(DRAIN_CUT, &[]),
-            reloads: ["ok", "rejected"].map(|result| make.counter(CONFIG_RELOADS, &[result])),
+            reloads: ReloadResult::ALL.map(|result| make.counter(CONFIG_RELOADS, &[result.name()])),
             log_lines_dropped: make.counter(LOG_LINES_DROPPED, &[]),
             checks: Mutex::default(),
             durations: Mutex::default(),
