@@ -122,7 +122,7 @@ async fn keep_running(
         life.send_replace(Life::Waiting);
         sleep(RESTART).await;
         // Told to stop meanwhile: there is nothing to stop any more.
-        if orders.try_recv().is_ok() {
+        if let Ok(Order::Terminate | Order::Kill) = orders.try_recv() {
             return Ok(());
         }
     }

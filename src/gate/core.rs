@@ -26,6 +26,8 @@ pub struct Tracked {
     pub tally: Tally,
     /// Added or changed by a reload while the gate was open: counts from the next arm on.
     pub exempt: bool,
+    /// Changed by a reload while it kept the gate closed: goes on doing so until it passes.
+    pub unproven: bool,
     /// What the last run said, or the one that goes on.
     pub line: String,
     pub took: Option<Duration>,
@@ -36,11 +38,12 @@ pub struct Tracked {
 }
 
 impl Tracked {
-    fn new(rule: CheckRule, exempt: bool) -> Self {
+    fn new(rule: CheckRule) -> Self {
         Self {
             rule,
             tally: Tally::default(),
-            exempt,
+            exempt: false,
+            unproven: false,
             line: String::new(),
             took: None,
             at: None,
@@ -50,7 +53,8 @@ impl Tracked {
     }
 }
 
-/// One port of the app.
+/// The app's port behind one listener. Listeners with the same upstream have ports of the same name, which
+/// refuse and accept together.
 #[derive(Clone, Debug)]
 pub struct App {
     /// For people: `127.0.0.1:8080`.
@@ -75,6 +79,8 @@ pub struct Core {
     /// A drain began; whether `/ready` may still say yes.
     draining: Option<bool>,
     restarts: u64,
+    /// A port that had accepted refused since the last arm.
+    lost: bool,
 }
 
 impl Core {
@@ -86,11 +92,12 @@ impl Core {
             arm: 1,
             armed_at: now,
             opened: false,
-            checks: rules.into_iter().map(|rule| Tracked::new(rule, false)).collect(),
+            checks: rules.into_iter().map(Tracked::new).collect(),
             apps: apps.into_iter().map(|name| App { name, refusing: false, seen: false }).collect(),
             stopping: None,
             draining: None,
             restarts: 0,
+            lost: false,
         }
     }
 
@@ -109,24 +116,13 @@ impl Core {
                 return None;
             }
             Event::AppRefused { app } => {
-                let app = self.apps.get_mut(app)?;
-                app.refusing = true;
-                (Cause::AppRefused, format!("the app refuses connections on {}", app.name))
-            }
-            Event::AppAccepted { app } => {
-                let app = self.apps.get_mut(app)?;
-                let restarted = app.seen && app.refusing;
-                let detail = format!("the app accepts connections on {} again", app.name);
-                app.seen = true;
-                app.refusing = false;
-                if restarted {
-                    self.restarts += 1;
-                    self.rearm(now);
-                    (Cause::AppRestarted, detail)
-                } else {
-                    (Cause::ChecksPassed, EVERYTHING_PASSES.to_owned())
+                let name = Arc::clone(&self.apps.get(app)?.name);
+                for app in self.apps.iter_mut().filter(|app| app.name == name) {
+                    app.refusing = true;
                 }
+                (Cause::AppRefused, format!("the app refuses connections on {name}"))
             }
+            Event::AppAccepted { app } => self.accepted(app, now)?,
             Event::AppStopping => {
                 if self.draining.is_some() || self.stopping.is_some() {
                     return None;
@@ -235,7 +231,7 @@ impl Core {
         }
         match tracked.rule.role {
             Role::Startup => !tracked.tally.passed(),
-            Role::Always if self.opened => tracked.tally.standing() == Standing::Failing,
+            Role::Always if self.opened && !tracked.unproven => tracked.tally.standing() == Standing::Failing,
             Role::Always => tracked.tally.standing() != Standing::Passing,
             Role::Never => false,
         }
@@ -267,13 +263,31 @@ impl Core {
         Some(Transition { from, to, cause, detail, at: now })
     }
 
+    /// One of the app's ports accepts. It is back, and restarted, once none of those it lost refuses.
+    fn accepted(&mut self, app: usize, now: Instant) -> Option<(Cause, String)> {
+        let name = Arc::clone(&self.apps.get(app)?.name);
+        for app in self.apps.iter_mut().filter(|app| app.name == name) {
+            self.lost |= app.seen && app.refusing;
+            app.seen = true;
+            app.refusing = false;
+        }
+        if !self.lost || self.refusing() {
+            return Some((Cause::ChecksPassed, EVERYTHING_PASSES.to_owned()));
+        }
+        self.restarts += 1;
+        self.rearm(now);
+        Some((Cause::AppRestarted, format!("the app accepts connections on {name} again")))
+    }
+
     fn rearm(&mut self, now: Instant) {
+        self.lost = false;
         self.arm += 1;
         self.armed_at = now;
         self.opened = false;
         for tracked in &mut self.checks {
             tracked.tally = Tally::default();
             tracked.exempt = false;
+            tracked.unproven = false;
             tracked.time_to_pass = None;
             // What the last arm saw is no reason in this one.
             tracked.line.clear();
@@ -295,6 +309,7 @@ impl Core {
         let tracked = self.checks.iter_mut().find(|t| &*t.rule.name == check)?;
         let rule = &tracked.rule;
         tracked.tally.count(passed, rule.success_threshold, rule.failure_threshold);
+        tracked.unproven &= tracked.tally.standing() != Standing::Passing;
         tracked.runs += 1;
         tracked.took = Some(took);
         tracked.at = Some(now);
@@ -310,16 +325,19 @@ impl Core {
     }
 
     fn configured(&mut self, rules: Vec<CheckRule>, changed: &[Arc<str>]) {
-        let mut old = std::mem::take(&mut self.checks);
+        let blocked: Vec<bool> = self.checks.iter().map(|tracked| self.blocks(tracked)).collect();
+        let old: Vec<(Tracked, bool)> = std::mem::take(&mut self.checks).into_iter().zip(blocked).collect();
         for rule in rules {
-            let kept = old.iter().position(|t| t.rule.name == rule.name && !changed.contains(&rule.name));
-            self.checks.push(match kept {
-                Some(at) => Tracked { rule, ..old.swap_remove(at) },
-                // A reload alone never closes an open gate: what is new counts from the next arm on, but
-                // an always check that then fails its threshold does close it.
-                None => {
-                    let exempt = self.opened && rule.role == Role::Startup;
-                    Tracked::new(rule, exempt)
+            let before = old.iter().find(|(tracked, _)| tracked.rule.name == rule.name);
+            self.checks.push(match before {
+                Some((tracked, _)) if !changed.contains(&rule.name) => Tracked { rule, ..tracked.clone() },
+                // A reload alone opens no gate that the check kept closed, and closes none that is open:
+                // what is new counts from the next arm on, but an always check that then fails its
+                // threshold does close it.
+                _ => {
+                    let blocked = before.is_some_and(|(_, blocked)| *blocked);
+                    let exempt = self.opened && !blocked && rule.role == Role::Startup;
+                    Tracked { exempt, unproven: blocked, ..Tracked::new(rule) }
                 }
             });
         }

@@ -184,6 +184,52 @@ fn reload_that_drops_the_last_obstacle_opens() {
 }
 
 #[test]
+fn check_that_kept_the_gate_closed_goes_on_doing_so_when_a_reload_changes_it() {
+    let (mut core, now) = open();
+    for _ in 0..3 {
+        core.apply(result(&core, "health", false), now);
+    }
+    assert_eq!(core.phase(), Phase::Failing);
+    let rules = vec![rule("warm", Role::Startup, 1, 1), rule("health", Role::Always, 1, 3)];
+    let changed = vec!["health".into()];
+    assert_eq!(core.apply(Event::Configured { rules, changed }, now), None, "nothing speaks for it yet");
+    let opened = core.apply(result(&core, "health", true), now).expect("a transition");
+    assert_eq!((opened.to, opened.cause), (Phase::Ready, Cause::ChecksPassed));
+}
+
+/// A gate with two listeners in front of the app, `apps` naming their upstreams; open.
+fn open_with(apps: [&str; 2]) -> Core {
+    let now = Instant::now();
+    let mut core = Core::new(vec![], apps.map(Arc::from), now);
+    for app in 0..2 {
+        core.apply(Event::AppAccepted { app }, now);
+    }
+    assert_eq!(core.phase(), Phase::Ready);
+    core
+}
+
+#[test]
+fn restart_of_an_app_behind_two_listeners_is_one_restart() {
+    for apps in [["app:80", "app:80"], ["app:80", "app:90"]] {
+        let mut core = open_with(apps);
+        let mut events = vec![Event::AppRefused { app: 0 }, Event::AppRefused { app: 1 }];
+        events.extend([Event::AppAccepted { app: 0 }, Event::AppAccepted { app: 1 }]);
+        phases(&mut core, events);
+        assert_eq!((core.restarts(), core.arm(), core.phase()), (1, 2, Phase::Ready), "{apps:?}");
+    }
+}
+
+#[test]
+fn app_is_back_only_when_all_its_ports_are() {
+    let mut core = open_with(["app:80", "app:90"]);
+    phases(&mut core, [Event::AppRefused { app: 0 }, Event::AppRefused { app: 1 }]);
+    phases(&mut core, [Event::AppAccepted { app: 1 }]);
+    assert_eq!((core.restarts(), core.phase()), (0, Phase::Failing));
+    phases(&mut core, [Event::AppAccepted { app: 0 }]);
+    assert_eq!((core.restarts(), core.arm()), (1, 2));
+}
+
+#[test]
 fn never_checks_are_reported_only() {
     let now = Instant::now();
     let mut core = Core::new(vec![rule("info", Role::Never, 1, 1)], ["app".into()], now);

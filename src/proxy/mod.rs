@@ -9,7 +9,7 @@
 //!
 //! [`Proxy::bind`] binds every listener once. Each [`Worker`] then runs on a thread of its own, with its own
 //! runtime, its own connections to the app and its own counters: workers share the listening sockets and
-//! nothing that a request touches. A part that belongs to one listener on one worker is a [`Lane`].
+//! nothing that a request touches. A part that belongs to one listener on one worker is a `Lane`.
 //!
 //! Invariants: no request is sent twice unless the first copy provably did not reach the app or is
 //! idempotent, has no body, and not a byte of the answer came; what is counted in flight is let go when its

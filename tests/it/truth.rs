@@ -246,13 +246,19 @@ async fn ready_says_no_while_the_workers_are_blocked() {
         Ok(strace) => strace,
         Err(error) => return machine::skip(&format!("no strace to block the workers with: {error}")),
     };
-    let took = sidecar.until_not_ready().await;
+    let mut ended = None;
+    let took = eventually("the silence is noticed, or strace ends", secs(20), async || {
+        ended = strace.try_wait().expect("a child of ours");
+        ended.is_some() || !sidecar.ready().await
+    })
+    .await;
     let reasons = sidecar.ask("/ready").await.text();
-    let ended = strace.try_wait().expect("a child of ours");
     let live = sidecar.ask("/live").await.status;
     let _ = strace.kill();
     let _ = strace.wait();
-    assert_eq!(ended, None, "strace may attach to a process of ours");
+    if let Some(status) = ended {
+        return machine::skip(&format!("strace may not attach to a process of ours: {status}"));
+    }
     assert!(took >= millis(500) && took <= secs(3), "{took:?}");
     assert!(reasons.contains("silent"), "{reasons}");
     assert_eq!(live, 200, "a busy pod is not to be restarted");
