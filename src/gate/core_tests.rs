@@ -284,7 +284,7 @@ impl Oracle {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(10_000))]
 
-    /// Scorecard S6: 10 000 random histories, no false ready; thresholds are in a row; draining is terminal.
+    /// 10 000 random histories, no false ready; thresholds are in a row; draining is terminal.
     #[test]
     fn ready_is_never_a_lie(steps in prop::collection::vec(step(), 1..60)) {
         let names = ["warm", "file", "health"];

@@ -1,15 +1,16 @@
 //! The numbers for `/metrics`.
 //!
 //! [`Metrics`] is a cheap handle over one recorder. It is not the global one: a process may hold several,
-//! as tests do. Setters take plain types, since this module knows nothing of the rest of the crate; those
-//! who call them are the gate's observer, the supervisor, the drain's listener and the reload. The totals
-//! of the listeners are handed in at each scrape ([`Metrics::listener`]).
+//! as tests do. Setters take the plain types of `input`; those who call them are the gate's observer, the
+//! supervisor, the drain's listener and the reload. The totals of the listeners are handed in at each scrape
+//! ([`Metrics::listener`]).
 //!
 //! Every series is there from the start, with 0, or NaN where 0 would be a lie. The series of checks that
 //! a reload removed are no longer rendered; their counters go on if the check comes back.
 
 mod families;
 mod handles;
+mod input;
 mod process;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use metrics::{Counter, Gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 pub use self::families::{FAMILIES, Family, Kind};
+pub use self::input::{CheckSeries, ListenerFigures, ReloadResult, RunResult, Sets};
 
 use self::families::{
     APP_RESTARTS, BUILD_INFO, BYTES, CONFIG_RELOADS, CONNECTIONS, CONNECTIONS_TOTAL, DRAIN_CUT,
@@ -39,73 +41,6 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 #[derive(Clone)]
 pub struct Metrics(Arc<Shared>);
 
-/// The closed sets that series are made of at the start.
-#[derive(Clone, Copy, Debug)]
-pub struct Sets<'a> {
-    pub version: &'a str,
-    pub revision: &'a str,
-    pub phases: &'a [&'static str],
-    /// Every (from, to, reason) that can happen.
-    pub transitions: &'a [(&'static str, &'static str, &'static str)],
-}
-
-/// A check, as its series name it.
-#[derive(Clone, Copy, Debug)]
-pub struct CheckSeries<'a> {
-    pub name: &'a str,
-    pub kind: &'a str,
-    /// Quantiles (0 to 1) that a warm-up reports; empty for every other kind.
-    pub warmup_quantiles: &'a [f64],
-}
-
-/// How a run of a check ended: a closed set, since it is a label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RunResult {
-    Passed,
-    Failed,
-    TimedOut,
-}
-
-impl RunResult {
-    pub const ALL: [Self; 3] = [Self::Passed, Self::Failed, Self::TimedOut];
-
-    /// The name used as a label.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Passed => "pass",
-            Self::Failed => "fail",
-            Self::TimedOut => "timeout",
-        }
-    }
-}
-
-/// What became of a changed configuration file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReloadResult {
-    Applied,
-    Rejected,
-}
-
-/// The totals of one listener since the start.
-#[derive(Clone, Copy, Debug)]
-pub struct ListenerFigures<'a> {
-    /// Answers by class: 1xx to 5xx.
-    pub codes: [u64; 5],
-    /// Every kind of error, with how often it came.
-    pub errors: &'a [(&'static str, u64)],
-    pub in_flight: u64,
-    pub held: u64,
-    pub connections: u64,
-    pub connections_total: u64,
-    pub received_bytes: u64,
-    pub sent_bytes: u64,
-    /// Upper bounds of `durations`, in seconds.
-    pub duration_bounds: &'a [f64],
-    /// Requests by duration: not cumulative, one more than bounds, the last one open.
-    pub durations: &'a [u64],
-    pub duration_sum: Duration,
-}
-
 struct Shared {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
@@ -116,7 +51,7 @@ struct Shared {
     drain_seconds: Gauge,
     drain_last_request: Gauge,
     drain_cut: Counter,
-    reloads: [Counter; 2],
+    reloads: [Counter; ReloadResult::ALL.len()],
     log_lines_dropped: Counter,
     /// Those that are configured right now. One short lock and one look-up an event: a check runs once a
     /// second or so, and a warm-up sends some thousand requests at most.
@@ -150,7 +85,7 @@ impl Metrics {
             drain_seconds: unknown(DRAIN_SECONDS),
             drain_last_request: unknown(DRAIN_LAST_REQUEST),
             drain_cut: make.counter(DRAIN_CUT, &[]),
-            reloads: ["ok", "rejected"].map(|result| make.counter(CONFIG_RELOADS, &[result])),
+            reloads: ReloadResult::ALL.map(|result| make.counter(CONFIG_RELOADS, &[result.name()])),
             log_lines_dropped: make.counter(LOG_LINES_DROPPED, &[]),
             checks: Mutex::default(),
             durations: Mutex::default(),

@@ -76,7 +76,7 @@ impl Schedule {
 
     /// Runs until it is dropped at the end of the arm.
     async fn one_arm(&mut self, arm: u64) {
-        self.others().await;
+        self.others(arm).await;
         loop {
             let standing = self.standing();
             if self.check.once_per_arm() && standing.is_some_and(|report| report.passed) {
@@ -91,14 +91,26 @@ impl Schedule {
         }
     }
 
-    /// Waits until every check of `after` has passed in this arm.
-    async fn others(&self) {
+    /// Waits until every check of `after` has passed in this arm, and says for which it waits.
+    async fn others(&self, arm: u64) {
         let mut results = self.shared.results.subscribe();
+        let mut told = String::new();
         loop {
             let report = self.shared.gate.view().report();
             let passed =
                 |name: &String| report.checks.iter().any(|other| *other.name == **name && other.passed);
-            if self.spec.after.iter().all(passed) {
+            let missing: Vec<&str> =
+                self.spec.after.iter().filter(|name| !passed(name)).map(String::as_str).collect();
+            let line = match (missing.as_slice(), told.as_str()) {
+                ([], "") => return,
+                ([], _) => "runs for the first time".to_owned(),
+                (missing, _) => format!("waits for {}", missing.join(", ")),
+            };
+            if line != told {
+                told.clone_from(&line);
+                self.shared.gate.apply(Event::Progress { check: Arc::clone(&self.name), arm, line }, now());
+            }
+            if missing.is_empty() {
                 return;
             }
             if results.changed().await.is_err() {

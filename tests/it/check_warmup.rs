@@ -239,7 +239,10 @@ fn an_answer_of_the_sidecar_itself_is_a_failure_whatever_is_expected() {
         let held: Behaviour = |_| Some((503, Duration::ZERO));
         let app = App::start(held).await;
         let request = json!([{ "path": "/a", "expect": 503 }]);
-        let (result, _) = warm(&app, json!({ "requests": request, "budget": "100ms" })).await;
+        let (result, news) = warm(&app, json!({ "requests": request, "budget": "100ms" })).await;
+        let line = "0/20 ok; last failure: GET /a got 503 from the sidecar: connect";
+        let news = news.0.borrow();
+        assert!(news.contains(&Report::Progress(line.to_owned())), "{news:?}");
         let error = result.expect_err("fails").to_string();
         assert!(error.contains("got 503 from the sidecar: connect"), "{error}");
     });

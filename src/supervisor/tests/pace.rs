@@ -106,7 +106,7 @@ async fn check_after_one_that_never_passes_never_runs() {
     supervised(vec![spec("db"), warm, cycle], async |house| {
         sleep(secs(60)).await;
         assert_eq!((house.runs_of("warm"), house.runs_of("loop")), (Vec::new(), Vec::new()));
-        assert!(house.gate.view().report().reasons.contains(&"warm: has not run yet".to_owned()));
+        assert!(house.gate.view().report().reasons.contains(&"warm: waits for db".to_owned()));
     })
     .await;
 }
