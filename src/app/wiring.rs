@@ -16,7 +16,7 @@ use crate::drain::{self, Activity, Drain, Notice, State};
 use crate::gate::{self, Event, Gate, Phase, Standing, Transition};
 use crate::metrics::{CheckSeries, Metrics, Sets};
 use crate::proxy::Order;
-use crate::supervisor::{self, News, RunResult};
+use crate::supervisor::{self, News};
 use crate::telemetry::Telemetry;
 use crate::traffic::Traffic;
 
@@ -118,14 +118,7 @@ pub fn check_observer(metrics: Metrics) -> supervisor::Observer {
     Box::new(move |check, news| match news {
         News::Ran(outcome) => {
             tracing::debug!(check, line = %outcome.line, took = ?outcome.took, "check ran");
-            let result = match outcome.result {
-                RunResult::Passed => crate::metrics::RunResult::Passed,
-                RunResult::TimedOut => crate::metrics::RunResult::TimedOut,
-                RunResult::Failed | RunResult::Panicked | RunResult::Skipped => {
-                    crate::metrics::RunResult::Failed
-                }
-            };
-            metrics.check_run(check, result, outcome.took);
+            metrics.check_run(check, outcome.result, outcome.took);
         }
         News::Heard(Report::WarmupRequest { ok }) => metrics.warmup_request(check, *ok),
         News::Heard(Report::WarmupLatency { quantile, latency }) => {

@@ -121,7 +121,7 @@ impl Wanted {
         let path = &self.keys.path;
         match std::fs::metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.keys.absent => {
-                return Ok(Evidence { summary: "absent".to_owned(), figures: None });
+                return Ok(Evidence { summary: "absent".to_owned(), ..Evidence::default() });
             }
             Err(error) => return Err(error.to_string()),
             Ok(_) if self.keys.absent => return Err("is there, expected to be absent".to_owned()),
@@ -141,7 +141,7 @@ impl Wanted {
             Format::Any => format!("{bytes} bytes"),
             format => format!("{bytes} bytes of {}", format.name()),
         };
-        Ok(Evidence { summary, figures: Some(json!({ "bytes": bytes })) })
+        Ok(Evidence { summary, figures: Some(json!({ "bytes": bytes })), ..Evidence::default() })
     }
 
     fn check_age(&self, metadata: &Metadata) -> Result<(), String> {

@@ -53,6 +53,8 @@ pub struct Evidence {
     pub summary: String,
     /// Figures for `/status`.
     pub figures: Option<Value>,
+    /// Passed only because its budget was used up and the configuration says so (`on_budget_exhausted: pass`).
+    pub exhausted: bool,
 }
 
 /// Why a run did not pass. `Display` is one line that says what was tried, what came and what was expected.

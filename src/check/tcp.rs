@@ -45,7 +45,7 @@ impl Check for Tcp {
             // Dropped at once: FIN, and nothing was sent.
             let stream = connect(&self.keys.address).await?;
             let peer = stream.peer_addr().map(|peer| format!("connected to {peer}")).unwrap_or_default();
-            Ok(Evidence { summary: peer, figures: None })
+            Ok(Evidence { summary: peer, ..Evidence::default() })
         })
     }
 }

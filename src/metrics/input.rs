@@ -25,19 +25,28 @@ pub struct CheckSeries<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunResult {
     Passed,
+    /// Passed only because its budget was used up and the configuration says so.
+    Exhausted,
     Failed,
     TimedOut,
+    Panicked,
+    /// The check could not run here: neither pass nor fail.
+    Skipped,
 }
 
 impl RunResult {
-    pub const ALL: [Self; 3] = [Self::Passed, Self::Failed, Self::TimedOut];
+    pub const ALL: [Self; 6] =
+        [Self::Passed, Self::Exhausted, Self::Failed, Self::TimedOut, Self::Panicked, Self::Skipped];
 
     /// The name used as a label.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Passed => "pass",
+            Self::Exhausted => "exhausted",
             Self::Failed => "fail",
             Self::TimedOut => "timeout",
+            Self::Panicked => "panic",
+            Self::Skipped => "skip",
         }
     }
 }

@@ -28,6 +28,7 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use crate::check::{Kind, Report, Target};
 use crate::config::{CheckSpec, Config, Gates, Listener};
 use crate::gate::{CheckRule, Event, Gate, Role};
+use crate::metrics::RunResult;
 
 use self::schedule::Schedule;
 use self::watch::Addresses;
@@ -76,32 +77,6 @@ pub struct Outcome {
     /// One line for people.
     pub line: String,
     pub took: Duration,
-}
-
-/// A closed set, since it is a metric's label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RunResult {
-    Passed,
-    Failed,
-    TimedOut,
-    Panicked,
-    /// The check could not run here: neither pass nor fail.
-    Skipped,
-}
-
-impl RunResult {
-    pub const ALL: [Self; 5] = [Self::Passed, Self::Failed, Self::TimedOut, Self::Panicked, Self::Skipped];
-
-    /// The name used as a label.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Passed => "pass",
-            Self::Failed => "fail",
-            Self::TimedOut => "timeout",
-            Self::Panicked => "panic",
-            Self::Skipped => "skip",
-        }
-    }
 }
 
 /// Figures of each check's last run, for `/status`. Cheap to clone; read from any thread.

@@ -13,12 +13,13 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::check::{Check, CheckError, CheckResult, Context, Report};
+use crate::check::{Check, CheckError, CheckResult, Context, Evidence, Report};
 use crate::config::CheckSpec;
 use crate::gate::{CheckReport, Event, Standing, Word};
+use crate::metrics::RunResult;
 
 use super::jitter::Jitter;
-use super::{News, Outcome, RunResult, Shared, now};
+use super::{News, Outcome, Shared, now};
 
 /// One check with its schedule.
 pub(super) struct Schedule {
@@ -141,7 +142,12 @@ impl Schedule {
         self.shared.figures.set(&self.name, figures);
         let event = match result {
             RunResult::Skipped => Event::Progress { check, arm, line },
-            _ => Event::Checked { check, arm, passed: result == RunResult::Passed, line, took },
+            RunResult::Passed | RunResult::Exhausted => {
+                Event::Checked { check, arm, passed: true, line, took }
+            }
+            RunResult::Failed | RunResult::TimedOut | RunResult::Panicked => {
+                Event::Checked { check, arm, passed: false, line, took }
+            }
         };
         self.shared.gate.apply(event, now());
         (self.shared.observer)(&self.name, News::Ran(&outcome));
@@ -205,7 +211,9 @@ fn told(
     refused: impl Fn(std::net::SocketAddr),
 ) -> (RunResult, String, Option<Value>) {
     match result {
-        Ok(Ok(evidence)) => (RunResult::Passed, evidence.summary, evidence.figures),
+        Ok(Ok(Evidence { summary, figures, exhausted })) => {
+            (if exhausted { RunResult::Exhausted } else { RunResult::Passed }, summary, figures)
+        }
         Ok(Err(error)) => {
             let line = error.to_string();
             let (result, figures) = match error {

@@ -43,7 +43,7 @@ impl Judge {
                 let message = one_line(&format!("{} {what}", answer.place), 600);
                 Err(CheckError::Unexpected { message, figures: Some(figures) })
             }
-            None => Ok(Evidence { summary: summary(answer), figures: Some(figures) }),
+            None => Ok(Evidence { summary: summary(answer), figures: Some(figures), ..Evidence::default() }),
         }
     }
 

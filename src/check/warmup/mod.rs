@@ -115,7 +115,7 @@ impl Warmup {
             }
             if run.is_enough(&self.keys) {
                 let summary = run.summary(&self.keys);
-                break Ok(Evidence { summary, figures: Some(run.figures(false)) });
+                break Ok(Evidence { summary, figures: Some(run.figures(false)), exhausted: false });
             }
             if reported.get().is_none_or(|last| last.elapsed() >= NEWS_INTERVAL) {
                 reported.set(Some(Instant::now()));
@@ -154,7 +154,7 @@ impl Warmup {
             OnBudgetExhausted::Fail => Err(CheckError::Unexpected { message: summary, figures }),
             OnBudgetExhausted::Pass => {
                 tracing::warn!(check = %self.name, found = %summary, "warm-up budget exhausted, passing as configured");
-                Ok(Evidence { summary, figures })
+                Ok(Evidence { summary, figures, exhausted: true })
             }
         }
     }

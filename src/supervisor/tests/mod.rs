@@ -76,7 +76,7 @@ fn script<F: Future<Output = CheckResult> + 'static>(name: &str, run: impl Fn(Rc
 }
 
 async fn pass() -> CheckResult {
-    Ok(Evidence { summary: "fine".to_owned(), figures: Some(json!({ "answers": 1 })) })
+    Ok(Evidence { summary: "fine".to_owned(), figures: Some(json!({ "answers": 1 })), ..Evidence::default() })
 }
 
 async fn fail() -> CheckResult {
