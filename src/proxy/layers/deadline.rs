@@ -3,7 +3,7 @@
 use std::task::{Context, Poll};
 
 use http::Response;
-use tower::{Layer, Service};
+use tower::Service;
 
 use crate::traffic::ErrorKind;
 
@@ -12,19 +12,8 @@ use super::super::error::ProxyError;
 use super::super::stack::Inbound;
 use super::Passage;
 
-#[derive(Clone, Copy, Debug)]
-pub struct DeadlineLayer;
-
 #[derive(Clone, Debug)]
-pub struct Deadline<S>(S);
-
-impl<S> Layer<S> for DeadlineLayer {
-    type Service = Deadline<S>;
-
-    fn layer(&self, inner: S) -> Deadline<S> {
-        Deadline(inner)
-    }
-}
+pub struct Deadline<S>(pub S);
 
 impl<S> Service<Inbound> for Deadline<S>
 where

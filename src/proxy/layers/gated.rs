@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use http::Response;
-use tower::{Layer, Service};
+use tower::Service;
 
 use crate::config::NotReady;
 use crate::traffic::ErrorKind;
@@ -15,19 +15,8 @@ use super::super::lane::Lane;
 use super::super::stack::Inbound;
 use super::Passage;
 
-#[derive(Clone, Copy, Debug)]
-pub struct GatedLayer;
-
 #[derive(Clone, Debug)]
-pub struct Gated<S>(S);
-
-impl<S> Layer<S> for GatedLayer {
-    type Service = Gated<S>;
-
-    fn layer(&self, inner: S) -> Gated<S> {
-        Gated(inner)
-    }
-}
+pub struct Gated<S>(pub S);
 
 impl<S> Service<Inbound> for Gated<S>
 where

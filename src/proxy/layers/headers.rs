@@ -11,7 +11,7 @@ use http::Response;
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use http_body::Body as _;
 use pin_project_lite::pin_project;
-use tower::{Layer, Service};
+use tower::Service;
 
 use crate::config::Forwarded;
 
@@ -20,19 +20,8 @@ use super::super::error::ProxyError;
 use super::super::lane::Lane;
 use super::super::stack::Inbound;
 
-#[derive(Clone, Copy, Debug)]
-pub struct HeadersLayer;
-
 #[derive(Clone, Debug)]
-pub struct Headers<S>(S);
-
-impl<S> Layer<S> for HeadersLayer {
-    type Service = Headers<S>;
-
-    fn layer(&self, inner: S) -> Headers<S> {
-        Headers(inner)
-    }
-}
+pub struct Headers<S>(pub S);
 
 impl<S: Service<Inbound, Response = Response<Body>, Error = ProxyError>> Service<Inbound> for Headers<S> {
     type Response = Response<Body>;
