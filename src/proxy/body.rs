@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::layers::observe::Flight;
-use super::upstream::Lease;
+use super::pool::Lease;
 
 /// The body of a request on its way to the app.
 #[derive(Debug)]

@@ -16,8 +16,9 @@ use crate::traffic::ErrorKind;
 
 use super::body::{Body, RequestBody};
 use super::error::ProxyError;
+use super::pool::Lease;
 use super::stack::Inbound;
-use super::upstream::{Lease, Patience};
+use super::upstream::Patience;
 
 /// The service at the bottom of the stack.
 #[derive(Clone, Copy, Debug)]

@@ -13,6 +13,7 @@ use crate::config::{AccessLog, Listener};
 use crate::gate::{Gate, GateView};
 use crate::traffic::{Counters, ErrorKind};
 
+use super::Setup;
 use super::connection::Connections;
 use super::error::ProxyError;
 use super::upstream::Upstream;
@@ -83,25 +84,24 @@ pub struct Settings {
 }
 
 impl Lane {
-    #[allow(clippy::too_many_arguments)] // the worker's one call
     pub fn new(
         number: usize,
+        worker: usize,
         shared: Arc<Shared>,
-        counters: Arc<Counters>,
-        gate: Gate,
-        upstream: Upstream,
-        clock: Rc<Clock>,
+        setup: &Setup,
+        clock: &Rc<Clock>,
         settings: Settings,
     ) -> Rc<Self> {
+        let suspect = Arc::clone(&setup.suspect);
         Rc::new(Self {
             number,
             shared,
-            counters,
-            view: gate.view(),
-            gate,
-            upstream,
+            counters: setup.traffic.counters(number, worker),
+            gate: setup.gate.clone(),
+            view: setup.gate.view(),
+            upstream: Upstream::new(Box::new(move || suspect(number))),
             connections: Connections::default(),
-            clock,
+            clock: Rc::clone(clock),
             draining: Cell::new(false),
             settings: RefCell::new(Rc::new(settings)),
         })

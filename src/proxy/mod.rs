@@ -22,6 +22,8 @@ mod error;
 mod forward;
 mod lane;
 mod layers;
+mod metered;
+mod pool;
 mod stack;
 mod upstream;
 mod worker;
