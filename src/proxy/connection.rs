@@ -196,20 +196,24 @@ impl Future for Driver {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        match this.state.order.get() {
-            Order::Cut => return Poll::Ready(Ok(())),
-            Order::Finish if !*this.finishing => {
-                *this.finishing = true;
-                this.connection.as_mut().graceful_shutdown();
-            }
-            Order::Finish | Order::Serve => {}
+        if this.state.order.get() == Order::Cut {
+            return Poll::Ready(Ok(()));
         }
         let mut waker = this.state.waker.borrow_mut();
         if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             *waker = Some(cx.waker().clone());
         }
         drop(waker);
-        this.connection.poll(cx)
+        let polled = this.connection.as_mut().poll(cx);
+        // Only after a look at what has come: hyper closes a connection at rest at once, and where the head
+        // of the next request is coming, for hyper that is at rest. Such a request is answered first.
+        let finish = this.state.order.get() == Order::Finish && this.state.stage.get() != Stage::Head;
+        if polled.is_pending() && finish && !*this.finishing {
+            *this.finishing = true;
+            this.connection.as_mut().graceful_shutdown();
+            return this.connection.poll(cx);
+        }
+        polled
     }
 }
 

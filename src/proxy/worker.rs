@@ -103,7 +103,10 @@ impl Worker {
             tokio::select! {
                 biased;
                 () = tasks.wait() => return cut,
-                _ = tick.tick() => beat.mark(clock.tick()),
+                _ = tick.tick() => {
+                    beat.mark(clock.tick());
+                    sweep(lanes);
+                }
                 () = tokio::time::sleep(FIRST_WORD / 4) => {}
             }
             if now >= deadline {
