@@ -31,11 +31,16 @@ where
     }
 
     fn call(&mut self, inbound: Inbound) -> Self::Future {
-        if inbound.warmup || inbound.lane.view.word().admits() {
+        let word = inbound.lane.view.word();
+        if inbound.warmup || word.admits() {
             return Passage::straight(self.0.call(inbound));
         }
         match inbound.settings.listener.not_ready {
             NotReady::Forward => Passage::straight(self.0.call(inbound)),
+            // Whatever the policy, a request waits for an app that refuses: further down, in `upstream`.
+            NotReady::Reject if word.app_refuses(inbound.lane.number) => {
+                Passage::straight(self.0.call(inbound))
+            }
             NotReady::Reject => Passage::refused(ProxyError::new(ErrorKind::NotReady)),
             NotReady::Hold => {
                 let mut service = self.0.clone();
