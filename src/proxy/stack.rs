@@ -12,7 +12,6 @@ use super::error::ProxyError;
 use super::forward::Forward;
 use super::lane::{Lane, Settings};
 use super::layers::admit::Admit;
-use super::layers::deadline::Deadline;
 use super::layers::gated::Gated;
 use super::layers::headers::Headers;
 use super::layers::observe::Observe;
@@ -39,7 +38,7 @@ pub struct Stack {
     service: Layers,
 }
 
-type Layers = Probe<Observe<Rescue<Gated<Admit<Deadline<Headers<Forward>>>>>>>;
+type Layers = Probe<Observe<Rescue<Gated<Admit<Headers<Forward>>>>>>;
 
 impl Stack {
     pub fn new(lane: Rc<Lane>, connection: Rc<ConnectionState>) -> Self {
@@ -49,7 +48,6 @@ impl Stack {
             .layer_fn(Rescue) // any error below becomes an answer
             .layer_fn(Gated) // what `not_ready` says
             .layer_fn(Admit) // places at the app
-            .layer_fn(Deadline) // `timeouts.response`: neither waiting above counts
             .layer_fn(Headers) // hop-by-hop out, forwarded in
             .service(Forward);
         Self { lane, connection, service }

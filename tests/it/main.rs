@@ -7,6 +7,7 @@ mod check_warmup;
 mod config;
 mod layers;
 mod leaving;
+mod proxy;
 mod readme;
 mod refusing;
 mod reload;
