@@ -1,6 +1,7 @@
 //! The data plane, byte by byte: a raw client on one side, an app played by the test on the other, the real
 //! binary between them.
 
+mod closing;
 mod counting;
 mod fields;
 mod framing;
@@ -28,13 +29,17 @@ async fn house(more: Value) -> (Sidecar, Origin) {
 
 /// A sidecar in front of that address; `more` overrides its configuration, key by key.
 async fn before(app: SocketAddr, more: Value) -> Sidecar {
+    Sidecar::start(&configuration(app, more)).await
+}
+
+fn configuration(app: SocketAddr, more: Value) -> Value {
     let base = json!({
         "listeners": { "http": { "listen": "127.0.0.1:0", "upstream": format!("http://{app}") } },
         "admin": { "listen": "127.0.0.1:0" },
         "drain": { "min": "200ms", "quiet": "100ms", "deadline": "10s" },
         "workers": 1,
     });
-    Sidecar::start(&merge(base, more)).await
+    merge(base, more)
 }
 
 /// A client's connection to the traffic port.

@@ -93,8 +93,7 @@ async fn connect_and_requests_without_host_are_refused() {
     {
         let mut client = client(&sidecar).await;
         client.say(request).await;
-        let (head, _) = client.answer().await;
-        assert_eq!((head.status(), head.field("x-readygate-error").as_deref()), (400, Some("bad_request")));
+        assert_eq!(client.refusal().await, (400, "bad_request".to_owned()));
     }
     assert!(origin.is_silent());
 }
@@ -110,13 +109,10 @@ async fn upgrade_that_nobody_asked_for_is_no_answer() {
     assert_eq!((head.field("upgrade"), head.field("connection")), (None, None));
     app.say("HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\nsecret")
         .await;
-    let (head, _) = asks.answer().await;
-    assert_eq!((head.status(), head.field("x-readygate-error").as_deref()), (502, Some("upstream_protocol")));
+    assert_eq!(asks.refusal().await, (502, "upstream_protocol".to_owned()));
     assert_eq!(app.end().await, "");
     let mut next = client(&sidecar).await;
-    next.say(GET).await;
-    origin.serve().await;
-    assert_eq!(next.answer().await.1, "ok");
+    next.is_served_anew(&mut origin).await;
 }
 
 #[tokio::test]
@@ -131,11 +127,7 @@ async fn answer_that_is_not_http_is_502() {
         let mut app = origin.connection().await;
         app.head().await;
         app.say(nonsense).await;
-        let (head, _) = client.answer().await;
-        assert_eq!(
-            (head.status(), head.field("x-readygate-error").as_deref()),
-            (502, Some("upstream_protocol"))
-        );
+        assert_eq!(client.refusal().await, (502, "upstream_protocol".to_owned()));
     }
 }
 

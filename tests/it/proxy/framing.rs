@@ -170,10 +170,7 @@ async fn answers_that_have_no_body_keep_their_fields_and_the_connection() {
         assert_eq!(head.field("etag").is_some(), answer.contains("etag"));
     }
     // Both connections are where they should be.
-    client.say(GET).await;
-    app.head().await;
-    app.say(OK).await;
-    assert_eq!(client.answer().await.1, "ok");
+    client.is_served_by(&mut app).await;
 }
 
 #[tokio::test]
@@ -251,9 +248,9 @@ async fn answer_that_breaks_off_is_not_made_to_look_whole() {
             client.head().await;
             assert_eq!(client.take(part.len()).await, part);
             if reset {
-                app.reset()
+                app.reset();
             } else {
-                drop(app)
+                drop(app);
             }
             assert_eq!(client.end().await, "", "{head}, reset {reset}");
         }

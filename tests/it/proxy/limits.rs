@@ -93,13 +93,44 @@ async fn connections_over_the_limit_wait_in_the_kernel_and_are_served_later() {
     one.answer().await;
     three.say(GET).await;
     // The second place is taken by a connection that says nothing yet; that it still works shows the order.
-    two.say(GET).await;
-    app.head().await;
-    app.say(OK).await;
-    assert_eq!(two.answer().await.1, "ok");
+    two.is_served_by(&mut app).await;
     assert!(three.is_silent());
     assert_eq!(sidecar.metric("readygate_connections", "").await, 2.0);
     drop(one);
+    app.head().await;
+    app.say(OK).await;
+    assert_eq!(three.answer().await.1, "ok");
+}
+
+#[tokio::test]
+async fn lower_limit_of_connections_holds_after_a_reload() {
+    let _turn = machine::shared();
+    let (sidecar, mut origin) = house(json!({ "limits": { "connections": 2 } })).await;
+    let (mut one, mut two) = (client(&sidecar).await, client(&sidecar).await);
+    one.say(GET).await;
+    let (mut app, _) = origin.serve().await;
+    one.answer().await;
+    // With the limit, something that the app can see.
+    let http = json!({ "limits": { "connections": 1 }, "forwarded": "off" });
+    sidecar.reconfigure(&super::configuration(origin.address, json!({ "listeners": { "http": http } })));
+    eventually("the reload is in force", Duration::from_secs(20), async || {
+        two.say(GET).await;
+        let head = app.head().await;
+        app.say(OK).await;
+        two.answer().await;
+        head.field("x-forwarded-for").is_none()
+    })
+    .await;
+    let mut three = client(&sidecar).await;
+    three.say(GET).await;
+    drop(one);
+    eventually("one is left", Duration::from_secs(10), async || {
+        sidecar.metric("readygate_connections", "").await == 1.0
+    })
+    .await;
+    two.is_served_by(&mut app).await;
+    assert!(three.is_silent());
+    drop(two);
     app.head().await;
     app.say(OK).await;
     assert_eq!(three.answer().await.1, "ok");
@@ -123,8 +154,7 @@ async fn requests_over_in_flight_wait_in_line_and_pass_in_their_order() {
     }
     let mut late = client(&sidecar).await;
     late.say(GET).await;
-    let (head, _) = late.answer().await;
-    assert_eq!((head.status(), head.field("x-readygate-error").as_deref()), (503, Some("queue_full")));
+    assert_eq!(late.refusal().await, (503, "queue_full".to_owned()));
     let mut app = origin.connection().await;
     for (number, client) in clients.iter_mut().enumerate() {
         assert_eq!(app.head().await.line, format!("GET /{number} HTTP/1.1"));
@@ -151,9 +181,7 @@ async fn place_in_flight_is_given_back_when_a_client_goes_away() {
         assert_eq!(app.end().await, "hello");
     }
     let mut client = client(&sidecar).await;
-    client.say(GET).await;
-    origin.serve().await;
-    assert_eq!(client.answer().await.1, "ok");
+    client.is_served_anew(&mut origin).await;
 }
 
 #[tokio::test]

@@ -23,18 +23,13 @@ async fn clients_share_a_connection_that_is_at_rest() {
     drop(first);
     for _ in 0..3 {
         let mut other = client(&sidecar).await;
-        other.say(GET).await;
-        app.head().await;
-        app.say(OK).await;
-        assert_eq!(other.answer().await.1, "ok");
+        other.is_served_by(&mut app).await;
     }
     // Two at once need two.
     let (mut one, mut two) = (client(&sidecar).await, client(&sidecar).await);
     one.say(GET).await;
     app.head().await;
-    two.say(GET).await;
-    origin.serve().await;
-    assert_eq!(two.answer().await.1, "ok");
+    two.is_served_anew(&mut origin).await;
     app.say(OK).await;
     assert_eq!(one.answer().await.1, "ok");
 }
@@ -66,9 +61,7 @@ async fn connection_with_bytes_that_nobody_asked_for_is_not_used_again() {
     app.say(&[OK, "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison"].concat()).await;
     assert_eq!(first.answer().await.1, "ok");
     assert_eq!(app.end().await, "");
-    first.say(GET).await;
-    origin.serve().await;
-    assert_eq!(first.answer().await.1, "ok");
+    first.is_served_anew(&mut origin).await;
 }
 
 #[tokio::test]
@@ -83,9 +76,7 @@ async fn connection_at_rest_is_closed_after_upstream_idle() {
     assert_eq!(app.end().await, "");
     // The clock that is read for it is up to a tick late.
     assert!(began.elapsed() >= Duration::from_millis(240), "{:?}", began.elapsed());
-    client.say(GET).await;
-    origin.serve().await;
-    assert_eq!(client.answer().await.1, "ok");
+    client.is_served_anew(&mut origin).await;
     assert_eq!(
         sidecar.metric("readygate_app_restarts_total", "").await,
         0.0,
@@ -128,11 +119,7 @@ async fn post_that_may_have_reached_the_app_is_not_sent_again() {
         let mut app = origin.connection().await;
         app.head().await;
         drop(app);
-        let (head, _) = client.answer().await;
-        assert_eq!(
-            (head.status(), head.field("x-readygate-error").as_deref()),
-            (502, Some("upstream_closed"))
-        );
+        assert_eq!(client.refusal().await, (502, "upstream_closed".to_owned()));
     }
     assert!(origin.is_silent(), "sent twice");
 }
@@ -158,8 +145,7 @@ async fn get_that_got_no_byte_of_an_answer_is_sent_again_but_not_for_ever() {
         assert_eq!(app.head().await.line, "GET /deadly HTTP/1.1");
         app.reset();
     }
-    let (head, _) = client.answer().await;
-    assert_eq!((head.status(), head.field("x-readygate-error").as_deref()), (502, Some("upstream_closed")));
+    assert_eq!(client.refusal().await, (502, "upstream_closed".to_owned()));
     assert!(origin.is_silent());
 }
 
@@ -203,8 +189,7 @@ async fn app_that_takes_no_connection_is_504_after_the_connect_timeout() {
     let sidecar = super::before(address, more).await;
     let mut client = client(&sidecar).await;
     client.say(GET).await;
-    let (head, _) = client.answer().await;
-    assert_eq!((head.status(), head.field("x-readygate-error").as_deref()), (504, Some("connect_timeout")));
+    assert_eq!(client.refusal().await, (504, "connect_timeout".to_owned()));
 }
 
 /// With several workers each has its own pool: a fresh client may meet any of them.

@@ -124,9 +124,7 @@ async fn early_answer_reaches_a_client_that_still_sends() {
     assert_eq!(app.end().await, "");
     assert_eq!(uploader.end().await, "");
     let mut next = client(&sidecar).await;
-    next.say(GET).await;
-    origin.serve().await;
-    assert_eq!(next.answer().await.1, "ok");
+    next.is_served_anew(&mut origin).await;
 }
 
 #[tokio::test]
@@ -172,17 +170,15 @@ async fn client_that_goes_away_stops_the_app_and_spoils_nothing() {
         let mut app = origin.connection().await;
         app.head().await;
         if reset {
-            gone.reset()
+            gone.reset();
         } else {
-            drop(gone)
+            drop(gone);
         }
         let rest = app.end().await;
         assert!(!rest.contains("0\r\n\r\n") && !rest.contains("GET"), "{rest:?}");
     }
     let mut next = client(&sidecar).await;
-    next.say(GET).await;
-    origin.serve().await;
-    assert_eq!(next.answer().await.1, "ok");
+    next.is_served_anew(&mut origin).await;
     let errors = "readygate_proxy_errors_total";
     eventually("each of them is counted as gone", Duration::from_secs(10), async || {
         sidecar.metric(errors, "kind=\"client_closed\"").await == 4.0
@@ -203,8 +199,7 @@ async fn malformed_chunk_is_the_clients_fault_and_no_whole_request_for_the_app()
     app.take(6).await;
     client.say("nonsense\r\n").await;
     assert_eq!(app.end().await, "");
-    let (head, _) = client.answer().await;
-    assert_eq!((head.status(), head.field("x-readygate-error").as_deref()), (400, Some("bad_request")));
+    assert_eq!(client.refusal().await, (400, "bad_request".to_owned()));
     assert_eq!(client.end().await, "");
 }
 
@@ -217,8 +212,7 @@ async fn answer_late_for_its_deadline_is_504_and_its_connection_is_not_used_agai
     client.say(GET).await;
     let mut app = origin.connection().await;
     app.head().await;
-    let (head, _) = client.answer().await;
-    assert_eq!((head.status(), head.field("x-readygate-error").as_deref()), (504, Some("response_timeout")));
+    assert_eq!(client.refusal().await, (504, "response_timeout".to_owned()));
     assert!(began.elapsed() >= Duration::from_millis(290), "{:?}", began.elapsed());
     assert_eq!(app.end().await, "");
     // A body may take its time.

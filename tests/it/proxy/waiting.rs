@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::{Scratch, Sidecar, TestApp, config, eventually, get, machine};
 
 use super::wire::Origin;
-use super::{GET, OK, before, client};
+use super::{GET, before, client};
 
 /// A sidecar whose gate is open while the file is there.
 async fn gated(app: SocketAddr, file: &Path, more: Value) -> Sidecar {
@@ -50,10 +50,7 @@ async fn forward_sends_requests_on_whatever_the_gate_says() {
     sidecar.until_ready().await;
     close(&file);
     sidecar.until_not_ready().await;
-    client.say(GET).await;
-    app.head().await;
-    app.say(OK).await;
-    assert_eq!(client.answer().await.1, "ok");
+    client.is_served_by(&mut app).await;
 }
 
 #[tokio::test]
@@ -80,9 +77,7 @@ async fn reject_answers_503_before_ready_and_while_failing_and_the_app_sees_noth
     open(&file);
     sidecar.until_ready().await;
     assert!(origin.is_silent());
-    client.say(GET).await;
-    origin.serve().await;
-    assert_eq!(client.answer().await.1, "ok");
+    client.is_served_anew(&mut origin).await;
     close(&file);
     sidecar.until_not_ready().await;
     client.say(GET).await;
@@ -105,8 +100,7 @@ async fn held_requests_pass_when_the_gate_opens_and_the_line_is_bounded() {
     two.say(GET).await;
     held(&sidecar, 2.0).await;
     three.say(GET).await;
-    let (head, _) = three.answer().await;
-    assert_eq!((head.status(), head.field("x-readygate-error").as_deref()), (503, Some("queue_full")));
+    assert_eq!(three.refusal().await, (503, "queue_full".to_owned()));
     assert!(one.is_silent() && two.is_silent() && origin.is_silent());
     open(&file);
     for _ in 0..2 {
@@ -128,9 +122,7 @@ async fn held_request_gets_503_when_its_time_is_over() {
     let mut client = client(&sidecar).await;
     let began = Instant::now();
     client.say(GET).await;
-    let (head, _) = client.answer().await;
-    assert_eq!((head.status(), head.field("x-readygate-error").as_deref()), (503, Some("hold_timeout")));
-    assert!(head.field("retry-after").is_some());
+    assert_eq!(client.refusal().await, (503, "hold_timeout".to_owned()));
     assert!(began.elapsed() >= Duration::from_millis(290), "{:?}", began.elapsed());
     assert!(origin.is_silent());
 }

@@ -119,6 +119,31 @@ impl Wire {
         (head, body)
     }
 
+    /// An answer of the sidecar's own: its status, and what it says the reason is.
+    pub async fn refusal(&mut self) -> (u16, String) {
+        let (head, _) = self.answer().await;
+        if head.status() == 503 {
+            assert!(head.field("retry-after").is_some(), "{head:?}");
+        }
+        (head.status(), head.field("x-readygate-error").unwrap_or_default())
+    }
+
+    /// As a client: sends a request that the app gets on this connection, and gets its answer.
+    pub async fn is_served_by(&mut self, app: &mut Wire) {
+        self.say(super::GET).await;
+        assert_eq!(app.head().await.line, "GET /a HTTP/1.1");
+        app.say(super::OK).await;
+        assert_eq!(self.answer().await.1, "ok");
+    }
+
+    /// The same on a connection that is new to the app.
+    pub async fn is_served_anew(&mut self, origin: &mut Origin) -> Wire {
+        self.say(super::GET).await;
+        let (app, _) = origin.serve().await;
+        assert_eq!(self.answer().await.1, "ok");
+        app
+    }
+
     /// Everything until the other side ends or resets the connection.
     pub async fn end(&mut self) -> String {
         while self.more().await {}
