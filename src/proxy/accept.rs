@@ -25,8 +25,9 @@ pub async fn accept(listener: &TcpListener, lane: &Rc<Lane>, tasks: &TaskTracker
                 let lane = Rc::clone(lane);
                 let _ = stream.set_nodelay(true);
                 tasks.spawn_local(async move {
+                    let shared = Arc::clone(&lane.shared);
                     connection::serve(stream, peer, lane).await;
-                    drop(place);
+                    shared.vacate(place);
                 });
                 // Another worker may be idle: let it have the next one.
                 tokio::task::yield_now().await;

@@ -8,14 +8,17 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::expect::Expected;
 use super::layers::observe::Flight;
-use super::upstream::Lease;
+use super::pool::Lease;
 
 /// The body of a request on its way to the app.
 #[derive(Debug)]
 pub enum RequestBody {
     /// As it comes from the client, frame by frame.
     Client(Incoming),
+    /// The same, once the app asked for it.
+    Expected(Expected),
     /// None, or that of a request without a body that is sent again.
     Empty,
 }
@@ -30,6 +33,7 @@ impl HttpBody for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match self.get_mut() {
             Self::Client(body) => Pin::new(body).poll_frame(cx),
+            Self::Expected(body) => body.poll_frame(cx),
             Self::Empty => Poll::Ready(None),
         }
     }
@@ -37,6 +41,7 @@ impl HttpBody for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Client(body) => body.is_end_stream(),
+            Self::Expected(body) => body.is_end_stream(),
             Self::Empty => true,
         }
     }
@@ -44,6 +49,7 @@ impl HttpBody for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Client(body) => body.size_hint(),
+            Self::Expected(body) => body.size_hint(),
             Self::Empty => SizeHint::with_exact(0),
         }
     }
@@ -123,7 +129,8 @@ impl HttpBody for Body {
         };
         match &polled {
             Poll::Ready(None) => this.end(),
-            Poll::Ready(Some(Ok(_))) if this.is_end_stream() => this.end(),
+            // After trailers hyper asks for nothing more.
+            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() || this.is_end_stream() => this.end(),
             Poll::Ready(Some(Err(_))) => {
                 if let Some(flight) = this.flight.take() {
                     flight.broken();
@@ -151,8 +158,9 @@ impl HttpBody for Body {
 
 impl Drop for Body {
     fn drop(&mut self) {
-        // hyper does not poll a body without bytes: dropped at its end, it ended.
-        if self.is_end_stream() {
+        // hyper does not poll a body without bytes, nor that of an answer to HEAD: dropped at its end, or
+        // of our own making, it ended.
+        if self.is_end_stream() || matches!(self.source, Source::Full(_)) {
             self.end();
         }
     }

@@ -5,7 +5,6 @@
 //! worker's tick closes those that are late: no timer is armed on the path of a request.
 
 use std::cell::{Cell, RefCell};
-use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
@@ -15,12 +14,12 @@ use http::HeaderValue;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::config::Timeouts;
 
 use super::lane::{Clock, Lane};
+use super::metered::{Metered, Tally};
 use super::stack::Stack;
 
 /// What a connection is doing.
@@ -154,14 +153,14 @@ pub async fn serve(stream: TcpStream, peer: SocketAddr, lane: Rc<Lane>) {
     lane.counters.connection_opened();
     let _open = Open(Rc::clone(&lane));
     let limits = lane.settings().listener.limits.clone();
-    let io = Counted { stream, state: Rc::clone(&state), lane: Rc::clone(&lane) };
+    let io = Metered::new(stream, ClientSide { state: Rc::clone(&state), lane: Rc::clone(&lane) });
     let connection = http1::Builder::new()
         // The app's client may have sent FIN after its request (`nc`, HTTP/1.0 clients) and still listen.
         .half_close(true)
         .auto_date_header(false)
         .header_read_timeout(None)
         .max_headers(limits.headers)
-        .max_buf_size(limits.header_bytes.max(SMALLEST_BUFFER))
+        .max_buf_size(limits.header_bytes)
         .serve_connection(TokioIo::new(io), Stack::new(Rc::clone(&lane), Rc::clone(&state)));
     match (Driver { connection, state, finishing: false }).await {
         Ok(()) => {}
@@ -172,9 +171,6 @@ pub async fn serve(stream: TcpStream, peer: SocketAddr, lane: Rc<Lane>) {
         Err(error) => tracing::debug!(%peer, %error, "connection ended"),
     }
 }
-
-/// hyper takes no smaller one.
-const SMALLEST_BUFFER: usize = 8192;
 
 /// Counts the connection as closed, however it ended.
 struct Open(Rc<Lane>);
@@ -189,7 +185,7 @@ pin_project! {
     /// hyper's connection, and an ear for the worker's orders.
     struct Driver {
         #[pin]
-        connection: http1::Connection<TokioIo<Counted>, Stack>,
+        connection: http1::Connection<TokioIo<Metered<ClientSide>>, Stack>,
         state: Rc<ConnectionState>,
         finishing: bool,
     }
@@ -200,84 +196,46 @@ impl Future for Driver {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        match this.state.order.get() {
-            Order::Cut => return Poll::Ready(Ok(())),
-            Order::Finish if !*this.finishing => {
-                *this.finishing = true;
-                this.connection.as_mut().graceful_shutdown();
-            }
-            Order::Finish | Order::Serve => {}
+        if this.state.order.get() == Order::Cut {
+            return Poll::Ready(Ok(()));
         }
         let mut waker = this.state.waker.borrow_mut();
         if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             *waker = Some(cx.waker().clone());
         }
         drop(waker);
-        this.connection.poll(cx)
-    }
-}
-
-pin_project! {
-    /// The client's socket: counts bytes, and notes when a request's head begins.
-    struct Counted {
-        #[pin]
-        stream: TcpStream,
-        state: Rc<ConnectionState>,
-        lane: Rc<Lane>,
-    }
-}
-
-impl AsyncRead for Counted {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.project();
-        let before = buf.filled().len();
-        let polled = this.stream.poll_read(cx, buf);
-        let read = buf.filled().len() - before;
-        if read > 0 {
-            this.lane.counters.received(read as u64);
-            if matches!(this.state.stage.get(), Stage::Silent | Stage::Idle) {
-                this.state.enter(Stage::Head, &this.lane.clock);
-            }
+        let polled = this.connection.as_mut().poll(cx);
+        // Only after a look at what has come: hyper closes a connection at rest at once, and where the head
+        // of the next request is coming, for hyper that is at rest. Such a request is answered first.
+        let finish = this.state.order.get() == Order::Finish && this.state.stage.get() != Stage::Head;
+        if polled.is_pending() && finish && !*this.finishing {
+            *this.finishing = true;
+            this.connection.as_mut().graceful_shutdown();
+            return this.connection.poll(cx);
         }
         polled
     }
 }
 
-impl AsyncWrite for Counted {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.project();
-        written(this.stream.poll_write(cx, buf), this.lane, this.state)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.project();
-        written(this.stream.poll_write_vectored(cx, bufs), this.lane, this.state)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().stream.poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().stream.poll_shutdown(cx)
-    }
+/// Counts bytes, and notes when a request's head begins.
+struct ClientSide {
+    state: Rc<ConnectionState>,
+    lane: Rc<Lane>,
 }
 
-fn written(polled: Poll<io::Result<usize>>, lane: &Lane, state: &ConnectionState) -> Poll<io::Result<usize>> {
-    if let Poll::Ready(Ok(bytes)) = polled {
-        lane.counters.sent(bytes as u64);
-        if state.stage.get() == Stage::Idle {
-            // The end of an answer goes out to a slow reader: that is no idle connection.
-            state.enter(Stage::Idle, &lane.clock);
+impl Tally for ClientSide {
+    fn received(&self, bytes: usize) {
+        self.lane.counters.received(bytes as u64);
+        if matches!(self.state.stage.get(), Stage::Silent | Stage::Idle) {
+            self.state.enter(Stage::Head, &self.lane.clock);
         }
     }
-    polled
+
+    fn sent(&self, bytes: usize) {
+        self.lane.counters.sent(bytes as u64);
+        if self.state.stage.get() == Stage::Idle {
+            // The end of an answer goes out to a slow reader: that is no idle connection.
+            self.state.enter(Stage::Idle, &self.lane.clock);
+        }
+    }
 }

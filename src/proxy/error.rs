@@ -1,5 +1,6 @@
 //! Every way a request can fail on its way, and the answer each one gets: one table.
 
+use std::error::Error as _;
 use std::fmt;
 use std::io;
 
@@ -38,7 +39,7 @@ impl ProxyError {
     pub fn exchange(error: hyper::Error) -> Self {
         // hyper reports a client's broken request body as an error of the user of its client half.
         let kind = if error.is_user() {
-            ErrorKind::BadRequest
+            if is_malformed(&error) { ErrorKind::BadRequest } else { ErrorKind::ClientClosed }
         } else if error.is_parse() {
             ErrorKind::UpstreamProtocol
         } else {
@@ -81,6 +82,20 @@ impl ProxyError {
     }
 }
 
+/// Whether bytes came that make no body, and not only too few of them.
+fn is_malformed(error: &hyper::Error) -> bool {
+    use io::ErrorKind::{InvalidData, InvalidInput};
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if error.downcast_ref::<io::Error>().is_some_and(|io| matches!(io.kind(), InvalidData | InvalidInput))
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 impl fmt::Display for ProxyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.kind.name())?;
@@ -89,7 +104,7 @@ impl fmt::Display for ProxyError {
             Some(Cause::Http(error)) => {
                 write!(f, ": {error}")?;
                 // hyper keeps the reason one floor down.
-                std::error::Error::source(error).map_or(Ok(()), |source| write!(f, ": {source}"))
+                error.source().map_or(Ok(()), |source| write!(f, ": {source}"))
             }
             None => Ok(()),
         }

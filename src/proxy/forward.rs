@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use http::uri::{PathAndQuery, Uri};
-use http::{HeaderValue, Method, Request, Response, Version, header, request};
+use http::{Method, Request, Response, StatusCode, Version, header, request};
 use http_body::Body as _;
 use tower::Service;
 
@@ -16,8 +16,10 @@ use crate::traffic::ErrorKind;
 
 use super::body::{Body, RequestBody};
 use super::error::ProxyError;
+use super::expect::wait_for_continue;
+use super::pool::Lease;
 use super::stack::Inbound;
-use super::upstream::{Lease, Patience};
+use super::upstream::Patience;
 
 /// The service at the bottom of the stack.
 #[derive(Clone, Copy, Debug)]
@@ -39,18 +41,31 @@ impl Service<Inbound> for Forward {
 
 async fn forward(inbound: Inbound) -> Result<Response<Body>, ProxyError> {
     let Inbound { request, lane, settings, warmup, .. } = inbound;
-    let mut request = address(request)?;
+    let (mut request, answered) = wait_for_continue(address(request)?);
     let copy = Copy::of(&request);
     let mut patience = Patience::new(&settings.listener, warmup);
     let mut answered_nothing = 0;
     loop {
         let mut lease = lane.upstream.lease(&lane, &settings.listener, &mut patience).await?;
         let received = lease.received();
-        let error = match lease.send(request).await {
-            Ok(response) => return Ok(answer(response, lease)),
+        let sending = lease.send(request);
+        let sent = match settings.listener.timeouts.response {
+            None => sending.await,
+            // Counts from here: neither a line nor an app that restarts is the app's slowness.
+            Some(limit) => match tokio::time::timeout(limit, sending).await {
+                Ok(sent) => sent,
+                Err(_) => return Err(ProxyError::new(ErrorKind::ResponseTimeout)),
+            },
+        };
+        let (error, unsent) = match sent {
+            Ok(response) => {
+                if let Some(answered) = answered {
+                    answered.tell();
+                }
+                return answer(response, lease);
+            }
             Err(error) => error,
         };
-        let (error, unsent) = error;
         match (unsent, &copy) {
             // Unwritten: the connection had died in the pool. There are only so many of those.
             (Some(unsent), _) => request = unsent,
@@ -67,21 +82,19 @@ async fn forward(inbound: Inbound) -> Result<Response<Body>, ProxyError> {
 /// How often a request that got no answer is sent again: an app that dies of it must not get it for ever.
 const RESENDS: u32 = 2;
 
-/// Turns the client's request target into the one for the app: origin form, HTTP/1.1, with a Host.
+/// Turns the client's request target into the one for the app: origin form, HTTP/1.1. Host is there already
+/// (see `layers::headers`) unless the client owed it.
 fn address(request: Request<RequestBody>) -> Result<Request<RequestBody>, ProxyError> {
     let refused = || ProxyError::new(ErrorKind::BadRequest);
     let (mut parts, body) = request.into_parts();
     if parts.method == Method::CONNECT {
         return Err(refused());
     }
-    if let Some(authority) = parts.uri.authority() {
-        // RFC 9112, 3.2.2: the absolute form's authority replaces what Host says.
-        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| refused())?;
-        parts.headers.insert(header::HOST, host);
+    if parts.uri.authority().is_some() {
         let path = parts.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
         parts.uri = Uri::from(path);
     }
-    if parts.version == Version::HTTP_11 && !parts.headers.contains_key(header::HOST) {
+    if !parts.headers.contains_key(header::HOST) {
         return Err(refused());
     }
     parts.version = Version::HTTP_11;
@@ -108,9 +121,15 @@ impl Copy {
     }
 }
 
-fn answer(response: Response<hyper::body::Incoming>, lease: Lease) -> Response<Body> {
+/// # Errors
+///
+/// The app switched protocols, which no request that we forward asks for.
+fn answer(response: Response<hyper::body::Incoming>, lease: Lease) -> Result<Response<Body>, ProxyError> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(ProxyError::new(ErrorKind::UpstreamProtocol));
+    }
     let mut response = response.map(|body| Body::app(body, lease));
     // The client's version is hyper's to say; the app's was 1.0 perhaps.
     *response.version_mut() = Version::HTTP_11;
-    response
+    Ok(response)
 }

@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::{AccessLog, Listener};
 use crate::gate::{Gate, GateView};
 use crate::traffic::{Counters, ErrorKind};
 
+use super::Setup;
 use super::connection::Connections;
 use super::error::ProxyError;
 use super::upstream::Upstream;
@@ -27,6 +28,8 @@ pub struct Shared {
     /// Places at the app, if `limits.in_flight` is on.
     pub in_flight: ArcSwapOption<Semaphore>,
     waiting: AtomicUsize,
+    /// Places for connections that a reload took away while they were in use.
+    excess: AtomicUsize,
 }
 
 impl Shared {
@@ -37,6 +40,7 @@ impl Shared {
             connections: Arc::new(Semaphore::new(listener.limits.connections)),
             in_flight: ArcSwapOption::new(places(listener)),
             waiting: AtomicUsize::new(0),
+            excess: AtomicUsize::new(0),
         }
     }
 
@@ -44,13 +48,27 @@ impl Shared {
     pub fn configure(&self, old: &Listener, new: &Listener) {
         let (before, after) = (old.limits.connections, new.limits.connections);
         if after > before {
-            self.connections.add_permits(after - before);
+            let kept = (before..after).filter(|_| self.take_excess()).count();
+            self.connections.add_permits(after - before - kept);
         } else {
-            self.connections.forget_permits(before - after);
+            let forgotten = self.connections.forget_permits(before - after);
+            self.excess.fetch_add(before - after - forgotten, Ordering::Relaxed);
         }
         if old.limits.in_flight != new.limits.in_flight {
             self.in_flight.store(places(new));
         }
+    }
+
+    /// Takes back the place of a connection that ended.
+    pub fn vacate(&self, place: OwnedSemaphorePermit) {
+        if self.take_excess() {
+            place.forget();
+        }
+    }
+
+    fn take_excess(&self) -> bool {
+        let less = |excess: usize| excess.checked_sub(1);
+        self.excess.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
     }
 }
 
@@ -83,25 +101,24 @@ pub struct Settings {
 }
 
 impl Lane {
-    #[allow(clippy::too_many_arguments)] // the worker's one call
     pub fn new(
         number: usize,
+        worker: usize,
         shared: Arc<Shared>,
-        counters: Arc<Counters>,
-        gate: Gate,
-        upstream: Upstream,
-        clock: Rc<Clock>,
+        setup: &Setup,
+        clock: &Rc<Clock>,
         settings: Settings,
     ) -> Rc<Self> {
+        let suspect = Arc::clone(&setup.suspect);
         Rc::new(Self {
             number,
             shared,
-            counters,
-            view: gate.view(),
-            gate,
-            upstream,
+            counters: setup.traffic.counters(number, worker),
+            gate: setup.gate.clone(),
+            view: setup.gate.view(),
+            upstream: Upstream::new(Box::new(move || suspect(number))),
             connections: Connections::default(),
-            clock,
+            clock: Rc::clone(clock),
             draining: Cell::new(false),
             settings: RefCell::new(Rc::new(settings)),
         })

@@ -1,7 +1,7 @@
 //! The data plane: what clients' requests pass on their way to the app.
 //!
 //! ```text
-//!  client ─► accept ─► connection ─► stack: probe ► observe ► rescue ► gated ► admit ► deadline ► headers
+//!  client ─► accept ─► connection ─► stack: probe ► observe ► rescue ► gated ► admit ► headers
 //!            permit,    one future,          │
 //!            then       told to go           ▼
 //!            accept     by worker         forward ─► upstream: pool, connect, wait for the app ─► app
@@ -19,9 +19,12 @@ mod accept;
 mod body;
 mod connection;
 mod error;
+mod expect;
 mod forward;
 mod lane;
 mod layers;
+mod metered;
+mod pool;
 mod stack;
 mod upstream;
 mod worker;

@@ -11,13 +11,12 @@ use super::connection::ConnectionState;
 use super::error::ProxyError;
 use super::forward::Forward;
 use super::lane::{Lane, Settings};
-use super::layers::admit::{Admit, AdmitLayer};
-use super::layers::deadline::{Deadline, DeadlineLayer};
-use super::layers::gated::{Gated, GatedLayer};
-use super::layers::headers::{Headers, HeadersLayer};
-use super::layers::observe::{Observe, ObserveLayer};
-use super::layers::probe::{Probe, ProbeLayer};
-use super::layers::rescue::{Rescue, RescueLayer};
+use super::layers::admit::Admit;
+use super::layers::gated::Gated;
+use super::layers::headers::Headers;
+use super::layers::observe::Observe;
+use super::layers::probe::Probe;
+use super::layers::rescue::Rescue;
 
 /// A request on its way in.
 #[derive(Debug)]
@@ -39,18 +38,17 @@ pub struct Stack {
     service: Layers,
 }
 
-type Layers = Probe<Observe<Rescue<Gated<Admit<Deadline<Headers<Forward>>>>>>>;
+type Layers = Probe<Observe<Rescue<Gated<Admit<Headers<Forward>>>>>>;
 
 impl Stack {
     pub fn new(lane: Rc<Lane>, connection: Rc<ConnectionState>) -> Self {
         let service = ServiceBuilder::new()
-            .layer(ProbeLayer) // the readiness answer on this port, and whose request this is
-            .layer(ObserveLayer) // clock, in flight, access log: sees every answer, also our own
-            .layer(RescueLayer) // any error below becomes an answer
-            .layer(GatedLayer) // what `not_ready` says
-            .layer(AdmitLayer) // places at the app
-            .layer(DeadlineLayer) // `timeouts.response`: neither waiting above counts
-            .layer(HeadersLayer) // hop-by-hop out, forwarded in
+            .layer_fn(Probe) // the readiness answer on this port, and whose request this is
+            .layer_fn(Observe) // clock, in flight, access log: sees every answer, also our own
+            .layer_fn(Rescue) // any error below becomes an answer
+            .layer_fn(Gated) // what `not_ready` says
+            .layer_fn(Admit) // places at the app
+            .layer_fn(Headers) // hop-by-hop out, forwarded in
             .service(Forward);
         Self { lane, connection, service }
     }

@@ -1,26 +1,13 @@
-//! The only way to reach the app: this worker's pool of connections, and the wait for an app that refuses.
-//!
-//! The pool is a stack: the connection used last is the likeliest to live, and those not needed age at the
-//! bottom until the worker's tick closes them. A connection comes back only when hyper says that it wants
-//! the next request, which is when both messages ended exactly.
+//! The only way to reach the app: a connection at rest, or a new one, or one for which the request waited.
 //!
 //! While the app's port refuses, requests wait in a bounded line; one task a lane knocks, and wakes all.
 
-use std::cell::{Cell, RefCell};
-use std::fmt;
+use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use pin_project_lite::pin_project;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -28,33 +15,18 @@ use tokio::time::Instant;
 use crate::config::{self, Listener, NotReady};
 use crate::traffic::ErrorKind;
 
-use super::body::RequestBody;
 use super::error::ProxyError;
 use super::lane::Lane;
+use super::pool::{Lease, Pool};
 
 /// The app, as one lane reaches it.
+#[derive(Debug)]
 pub struct Upstream {
-    /// Idle connections; the one used last is on top.
-    idle: RefCell<Vec<Idle>>,
+    pub pool: Pool,
     knocking: Cell<bool>,
     /// Requests that wait for the app.
     waiting: Cell<usize>,
     back: Notify,
-    suspect: Box<dyn Fn()>,
-}
-
-struct Idle {
-    sender: SendRequest<RequestBody>,
-    link: Rc<Link>,
-    since: u64,
-}
-
-/// What is known of one connection to the app.
-#[derive(Debug, Default)]
-struct Link {
-    received: Cell<u64>,
-    /// In the pool right now.
-    idle: Cell<bool>,
 }
 
 /// How long a request may wait for an app that refuses.
@@ -77,11 +49,10 @@ impl Upstream {
     /// `suspect` is called when a connection broke in the pool: the app may have gone.
     pub fn new(suspect: Box<dyn Fn()>) -> Self {
         Self {
-            idle: RefCell::default(),
+            pool: Pool::new(suspect),
             knocking: Cell::new(false),
             waiting: Cell::new(0),
             back: Notify::new(),
-            suspect,
         }
     }
 
@@ -100,7 +71,7 @@ impl Upstream {
         listener: &Listener,
         patience: &mut Patience,
     ) -> Result<Lease, ProxyError> {
-        if let Some(lease) = self.pooled(lane) {
+        if let Some(lease) = self.pool.take(lane) {
             return Ok(lease);
         }
         let mut waiting = None;
@@ -129,7 +100,7 @@ impl Upstream {
             if tokio::time::timeout_at(until, self.comes_back(lane, patience.policy)).await.is_err() {
                 return Err(expired());
             }
-            if let Some(lease) = self.pooled(lane) {
+            if let Some(lease) = self.pool.take(lane) {
                 return Ok(lease);
             }
         }
@@ -179,27 +150,6 @@ impl Upstream {
             lane.upstream.back.notify_waiters();
         });
     }
-
-    fn pooled(&self, lane: &Rc<Lane>) -> Option<Lease> {
-        let mut idle = self.idle.borrow_mut();
-        while let Some(Idle { sender, link, .. }) = idle.pop() {
-            link.idle.set(false);
-            if sender.is_ready() {
-                return Some(Lease { sender, link, lane: Rc::clone(lane) });
-            }
-        }
-        None
-    }
-
-    /// Closes connections that nobody used for longer than `upstream_idle`.
-    pub fn sweep(&self, lane: &Lane, longest: Duration) {
-        let mut idle = self.idle.borrow_mut();
-        let old = idle.iter().take_while(|entry| lane.clock.passed(entry.since, longest)).count();
-        for entry in idle.drain(..old) {
-            // Closed by us: no sign that the app went away.
-            entry.link.idle.set(false);
-        }
-    }
 }
 
 /// Counts a request that waits, until dropped.
@@ -213,90 +163,6 @@ impl Drop for Waits<'_> {
 
 /// While the app refuses, its port is tried this often: loopback, one lane, so it costs next to nothing.
 const KNOCK: Duration = Duration::from_millis(20);
-
-impl fmt::Debug for Upstream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Upstream").field("idle", &self.idle.borrow().len()).finish_non_exhaustive()
-    }
-}
-
-/// One connection to the app, lent to one request. Dropping it closes the connection.
-pub struct Lease {
-    sender: SendRequest<RequestBody>,
-    link: Rc<Link>,
-    lane: Rc<Lane>,
-}
-
-impl Lease {
-    async fn open(stream: TcpStream, lane: &Rc<Lane>) -> Result<Self, ProxyError> {
-        let _ = stream.set_nodelay(true);
-        let link = Rc::new(Link::default());
-        let io = TokioIo::new(Counted { stream, link: Rc::clone(&link) });
-        let (sender, connection) = http1::Builder::new().handshake(io).await.map_err(ProxyError::exchange)?;
-        let (on, used) = (Rc::clone(lane), Rc::clone(&link));
-        tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(listener = %on.shared.name, %error, "connection to the app ended");
-            }
-            if used.idle.get() {
-                (on.upstream.suspect)();
-            }
-        });
-        Ok(Self { sender, link, lane: Rc::clone(lane) })
-    }
-
-    /// Bytes of answers so far.
-    pub fn received(&self) -> u64 {
-        self.link.received.get()
-    }
-
-    /// Sends the request; waits for the head of the answer.
-    ///
-    /// # Errors
-    ///
-    /// What hyper says, and the request itself if not a byte of it was written.
-    pub async fn send(
-        &mut self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, (hyper::Error, Option<Request<RequestBody>>)> {
-        self.sender.try_send_request(request).await.map_err(|mut error| {
-            let unsent = error.take_message();
-            (error.into_error(), unsent)
-        })
-    }
-
-    /// Puts the connection back into the pool, as soon as it wants another request.
-    pub fn give_back(mut self) {
-        if self.sender.is_closed() {
-            return;
-        }
-        if self.sender.is_ready() {
-            return self.put();
-        }
-        // An answer that came before the request's body was through, or hyper has not noticed yet.
-        tokio::task::spawn_local(async move {
-            if let Ok(Ok(())) = tokio::time::timeout(SETTLE, self.sender.ready()).await {
-                self.put();
-            }
-        });
-    }
-
-    fn put(self) {
-        let Self { sender, link, lane } = self;
-        link.idle.set(true);
-        let since = lane.clock.millis();
-        lane.upstream.idle.borrow_mut().push(Idle { sender, link, since });
-    }
-}
-
-/// How long a connection may take to come to rest after an answer.
-const SETTLE: Duration = Duration::from_secs(1);
-
-impl fmt::Debug for Lease {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lease").field("link", &self.link).finish_non_exhaustive()
-    }
-}
 
 async fn connect(app: &config::Upstream, timeout: Duration) -> io::Result<TcpStream> {
     let attempt = async {
@@ -318,50 +184,4 @@ fn unreachable(error: io::Error) -> ProxyError {
         ErrorKind::ConnectFailed
     };
     ProxyError::io(kind, error)
-}
-
-pin_project! {
-    /// The app's socket: counts the bytes of answers.
-    struct Counted {
-        #[pin]
-        stream: TcpStream,
-        link: Rc<Link>,
-    }
-}
-
-impl AsyncRead for Counted {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.project();
-        let before = buf.filled().len();
-        let polled = this.stream.poll_read(cx, buf);
-        let read = (buf.filled().len() - before) as u64;
-        this.link.received.set(this.link.received.get() + read);
-        polled
-    }
-}
-
-impl AsyncWrite for Counted {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.project().stream.poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.project().stream.poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().stream.poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().stream.poll_shutdown(cx)
-    }
 }

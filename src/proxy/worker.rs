@@ -16,7 +16,6 @@ use crate::gate::Beat;
 
 use super::accept;
 use super::lane::{Clock, Lane, Settings, Shared};
-use super::upstream::Upstream;
 use super::{Order, Setup};
 
 /// A worker before it runs: may be moved to its thread.
@@ -104,7 +103,10 @@ impl Worker {
             tokio::select! {
                 biased;
                 () = tasks.wait() => return cut,
-                _ = tick.tick() => beat.mark(clock.tick()),
+                _ = tick.tick() => {
+                    beat.mark(clock.tick());
+                    sweep(lanes);
+                }
                 () = tokio::time::sleep(FIRST_WORD / 4) => {}
             }
             if now >= deadline {
@@ -116,16 +118,7 @@ impl Worker {
     fn lanes(&mut self, clock: &Rc<Clock>) -> Vec<Rc<Lane>> {
         let config = Arc::clone(&self.setup.config.borrow_and_update());
         let lane = |(number, (_, shared)): (usize, &(TcpListener, Arc<Shared>))| {
-            let suspect = Arc::clone(&self.setup.suspect);
-            Lane::new(
-                number,
-                Arc::clone(shared),
-                self.setup.traffic.counters(number, self.number),
-                self.setup.gate.clone(),
-                Upstream::new(Box::new(move || suspect(number))),
-                Rc::clone(clock),
-                settings(&config, number),
-            )
+            Lane::new(number, self.number, Arc::clone(shared), &self.setup, clock, settings(&config, number))
         };
         self.sockets.iter().enumerate().map(lane).collect()
     }
@@ -153,7 +146,7 @@ fn sweep(lanes: &[Rc<Lane>]) {
         let settings = lane.settings();
         let timeouts = &settings.listener.timeouts;
         lane.connections.sweep(timeouts, &lane.clock);
-        lane.upstream.sweep(lane, timeouts.upstream_idle);
+        lane.upstream.pool.sweep(&lane.clock, timeouts.upstream_idle);
     }
 }
 

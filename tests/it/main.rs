@@ -9,6 +9,7 @@ mod config;
 mod layers;
 mod leaving;
 mod manifests;
+mod proxy;
 mod readme;
 mod refusing;
 mod reload;

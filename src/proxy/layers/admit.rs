@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use http::Response;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tower::{Layer, Service};
+use tower::Service;
 
 use crate::traffic::ErrorKind;
 
@@ -18,19 +18,8 @@ use super::super::error::ProxyError;
 use super::super::stack::Inbound;
 use super::Passage;
 
-#[derive(Clone, Copy, Debug)]
-pub struct AdmitLayer;
-
 #[derive(Clone, Debug)]
-pub struct Admit<S>(S);
-
-impl<S> Layer<S> for AdmitLayer {
-    type Service = Admit<S>;
-
-    fn layer(&self, inner: S) -> Admit<S> {
-        Admit(inner)
-    }
-}
+pub struct Admit<S>(pub S);
 
 impl<S> Service<Inbound> for Admit<S>
 where

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use http::Response;
-use tower::{Layer, Service};
+use tower::Service;
 
 use crate::config::NotReady;
 use crate::traffic::ErrorKind;
@@ -15,19 +15,8 @@ use super::super::lane::Lane;
 use super::super::stack::Inbound;
 use super::Passage;
 
-#[derive(Clone, Copy, Debug)]
-pub struct GatedLayer;
-
 #[derive(Clone, Debug)]
-pub struct Gated<S>(S);
-
-impl<S> Layer<S> for GatedLayer {
-    type Service = Gated<S>;
-
-    fn layer(&self, inner: S) -> Gated<S> {
-        Gated(inner)
-    }
-}
+pub struct Gated<S>(pub S);
 
 impl<S> Service<Inbound> for Gated<S>
 where
@@ -42,11 +31,16 @@ where
     }
 
     fn call(&mut self, inbound: Inbound) -> Self::Future {
-        if inbound.warmup || inbound.lane.view.word().admits() {
+        let word = inbound.lane.view.word();
+        if inbound.warmup || word.admits() {
             return Passage::straight(self.0.call(inbound));
         }
         match inbound.settings.listener.not_ready {
             NotReady::Forward => Passage::straight(self.0.call(inbound)),
+            // Whatever the policy, a request waits for an app that refuses: further down, in `upstream`.
+            NotReady::Reject if word.app_refuses(inbound.lane.number) => {
+                Passage::straight(self.0.call(inbound))
+            }
             NotReady::Reject => Passage::refused(ProxyError::new(ErrorKind::NotReady)),
             NotReady::Hold => {
                 let mut service = self.0.clone();

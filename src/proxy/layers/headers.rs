@@ -7,32 +7,21 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use http::Response;
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
+use http::{Response, Version};
 use http_body::Body as _;
 use pin_project_lite::pin_project;
-use tower::{Layer, Service};
+use tower::Service;
 
-use crate::config::Forwarded;
+use crate::config::{Forwarded, Upstream};
 
 use super::super::body::Body;
 use super::super::error::ProxyError;
 use super::super::lane::Lane;
 use super::super::stack::Inbound;
 
-#[derive(Clone, Copy, Debug)]
-pub struct HeadersLayer;
-
 #[derive(Clone, Debug)]
-pub struct Headers<S>(S);
-
-impl<S> Layer<S> for HeadersLayer {
-    type Service = Headers<S>;
-
-    fn layer(&self, inner: S) -> Headers<S> {
-        Headers(inner)
-    }
-}
+pub struct Headers<S>(pub S);
 
 impl<S: Service<Inbound, Response = Response<Body>, Error = ProxyError>> Service<Inbound> for Headers<S> {
     type Response = Response<Body>;
@@ -48,11 +37,19 @@ impl<S: Service<Inbound, Response = Response<Body>, Error = ProxyError>> Service
         // body at all with a GET or HEAD that lacks it.
         let chunked = !inbound.request.body().is_end_stream()
             && inbound.request.headers().contains_key(header::TRANSFER_ENCODING);
+        let host = host(&inbound);
+        // Without a body, or of an old client, `100-continue` means nothing (RFC 9110, 10.1.1).
+        let expects =
+            !inbound.request.body().is_end_stream() && inbound.request.version() == Version::HTTP_11;
         let headers = inbound.request.headers_mut();
+        if let Some(host) = host {
+            headers.insert(header::HOST, host);
+        }
         let trailers = wants_trailers(headers);
         strip(headers);
-        // hyper's server answers `100-continue` itself once the body is asked for.
-        headers.remove(header::EXPECT);
+        if !expects {
+            headers.remove(header::EXPECT);
+        }
         if chunked {
             headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
@@ -86,6 +83,21 @@ impl<F: Future<Output = Result<Response<Body>, ProxyError>>> Future for Headed<F
         }
         Poll::Ready(outcome)
     }
+}
+
+/// What Host has to say, where that is not what the client's says: the absolute form's authority replaces it
+/// (RFC 9112, 3.2.2), and a client of HTTP/1.0 need not send one, but we speak HTTP/1.1 to the app.
+fn host(inbound: &Inbound) -> Option<HeaderValue> {
+    let request = &inbound.request;
+    if let Some(authority) = request.uri().authority() {
+        return HeaderValue::from_str(authority.as_str()).ok();
+    }
+    if request.version() == Version::HTTP_10 && !request.headers().contains_key(header::HOST) {
+        let Upstream { host, port } = &inbound.settings.listener.upstream;
+        let host = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        return HeaderValue::from_str(&host).ok();
+    }
+    None
 }
 
 /// Removes hop-by-hop fields.

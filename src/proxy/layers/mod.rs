@@ -1,7 +1,6 @@
 //! One layer a file, in the order of `stack.rs`.
 
 pub mod admit;
-pub mod deadline;
 pub mod gated;
 pub mod headers;
 pub mod observe;

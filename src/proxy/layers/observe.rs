@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use pin_project_lite::pin_project;
-use tower::{Layer, Service};
+use tower::Service;
 
 use crate::config::AccessLog;
 use crate::traffic::ErrorKind;
@@ -22,19 +22,8 @@ use super::super::error::ProxyError;
 use super::super::lane::Lane;
 use super::super::stack::Inbound;
 
-#[derive(Clone, Copy, Debug)]
-pub struct ObserveLayer;
-
 #[derive(Clone, Debug)]
-pub struct Observe<S>(S);
-
-impl<S> Layer<S> for ObserveLayer {
-    type Service = Observe<S>;
-
-    fn layer(&self, inner: S) -> Observe<S> {
-        Observe(inner)
-    }
-}
+pub struct Observe<S>(pub S);
 
 impl<S: Service<Inbound, Response = Response<Body>, Error = ProxyError>> Service<Inbound> for Observe<S> {
     type Response = Response<Body>;

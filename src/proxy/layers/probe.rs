@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use pin_project_lite::pin_project;
-use tower::{Layer, Service};
+use tower::Service;
 
 use crate::gate::Verdict;
 use crate::traffic::WARMUP_HEADER;
@@ -17,19 +17,8 @@ use super::super::connection::Stage;
 use super::super::error::ProxyError;
 use super::super::stack::Inbound;
 
-#[derive(Clone, Copy, Debug)]
-pub struct ProbeLayer;
-
 #[derive(Clone, Debug)]
-pub struct Probe<S>(S);
-
-impl<S> Layer<S> for ProbeLayer {
-    type Service = Probe<S>;
-
-    fn layer(&self, inner: S) -> Probe<S> {
-        Probe(inner)
-    }
-}
+pub struct Probe<S>(pub S);
 
 impl<S: Service<Inbound, Response = Response<Body>, Error = ProxyError>> Service<Inbound> for Probe<S> {
     type Response = Response<Body>;

@@ -6,26 +6,15 @@ use std::task::{Context, Poll, ready};
 
 use http::Response;
 use pin_project_lite::pin_project;
-use tower::{Layer, Service};
+use tower::Service;
 
 use super::super::body::Body;
 use super::super::error::ProxyError;
 use super::super::lane::Lane;
 use super::super::stack::Inbound;
 
-#[derive(Clone, Copy, Debug)]
-pub struct RescueLayer;
-
 #[derive(Clone, Debug)]
-pub struct Rescue<S>(S);
-
-impl<S> Layer<S> for RescueLayer {
-    type Service = Rescue<S>;
-
-    fn layer(&self, inner: S) -> Rescue<S> {
-        Rescue(inner)
-    }
-}
+pub struct Rescue<S>(pub S);
 
 impl<S: Service<Inbound, Response = Response<Body>, Error = ProxyError>> Service<Inbound> for Rescue<S> {
     type Response = Response<Body>;

@@ -1,0 +1,183 @@
+//! One lane's connections to the app: those at rest, and those lent to a request each.
+//!
+//! The pool is a stack: the connection used last is the likeliest to live, and those not needed age at the
+//! bottom until the worker's tick closes them. A connection comes back only when hyper says that it wants
+//! the next request, which is when both messages ended exactly.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
+
+use super::body::RequestBody;
+use super::error::ProxyError;
+use super::lane::{Clock, Lane};
+use super::metered::{Metered, Tally};
+
+/// The connections at rest.
+pub struct Pool {
+    /// The one used last is on top.
+    idle: RefCell<Vec<Idle>>,
+    suspect: Box<dyn Fn()>,
+}
+
+struct Idle {
+    connection: Connection,
+    since: u64,
+}
+
+impl Pool {
+    /// `suspect` is called when a connection broke at rest: the app may have gone.
+    pub fn new(suspect: Box<dyn Fn()>) -> Self {
+        Self { idle: RefCell::default(), suspect }
+    }
+
+    /// A connection that takes a request now, if there is one.
+    pub fn take(&self, lane: &Rc<Lane>) -> Option<Lease> {
+        let mut idle = self.idle.borrow_mut();
+        while let Some(Idle { connection, .. }) = idle.pop() {
+            connection.link.idle.set(false);
+            if connection.sender.is_ready() {
+                return Some(Lease { connection, lane: Rc::clone(lane) });
+            }
+        }
+        None
+    }
+
+    /// Closes connections that nobody used for that long.
+    pub fn sweep(&self, clock: &Clock, longest: Duration) {
+        let mut idle = self.idle.borrow_mut();
+        let old = idle.iter().take_while(|entry| clock.passed(entry.since, longest)).count();
+        idle.drain(..old);
+    }
+
+    fn put(&self, connection: Connection, clock: &Clock) {
+        connection.link.idle.set(true);
+        self.idle.borrow_mut().push(Idle { connection, since: clock.millis() });
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("idle", &self.idle.borrow().len()).finish_non_exhaustive()
+    }
+}
+
+/// A connection to the app. Dropping it closes it at once, whatever is under way: hyper alone would let a
+/// request's body go on after the answer, for as long as the client sends.
+struct Connection {
+    sender: SendRequest<RequestBody>,
+    link: Rc<Link>,
+    task: AbortHandle,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What is known of a connection while its task has it.
+#[derive(Debug, Default)]
+struct Link {
+    received: Cell<u64>,
+    /// In the pool right now.
+    idle: Cell<bool>,
+}
+
+impl Tally for Rc<Link> {
+    fn received(&self, bytes: usize) {
+        self.received.set(self.received.get() + bytes as u64);
+    }
+
+    fn sent(&self, _: usize) {}
+}
+
+/// One connection to the app, lent to one request. Dropping it closes the connection.
+pub struct Lease {
+    connection: Connection,
+    lane: Rc<Lane>,
+}
+
+impl Lease {
+    /// Makes a new connection fit for requests.
+    ///
+    /// # Errors
+    ///
+    /// None that hyper documents for HTTP/1.
+    pub async fn open(stream: TcpStream, lane: &Rc<Lane>) -> Result<Self, ProxyError> {
+        let _ = stream.set_nodelay(true);
+        let link = Rc::new(Link::default());
+        let io = TokioIo::new(Metered::new(stream, Rc::clone(&link)));
+        let (sender, connection) = http1::Builder::new().handshake(io).await.map_err(ProxyError::exchange)?;
+        let (on, used) = (Rc::clone(lane), Rc::clone(&link));
+        let task = tokio::task::spawn_local(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(listener = %on.shared.name, %error, "connection to the app ended");
+            }
+            if used.idle.get() {
+                (on.upstream.pool.suspect)();
+            }
+        });
+        let connection = Connection { sender, link, task: task.abort_handle() };
+        Ok(Self { connection, lane: Rc::clone(lane) })
+    }
+
+    /// Bytes of answers so far.
+    pub fn received(&self) -> u64 {
+        self.connection.link.received.get()
+    }
+
+    /// Sends the request; waits for the head of the answer.
+    ///
+    /// # Errors
+    ///
+    /// What hyper says, and the request itself if not a byte of it was written.
+    pub async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, (hyper::Error, Option<Request<RequestBody>>)> {
+        self.connection.sender.try_send_request(request).await.map_err(|mut error| {
+            let unsent = error.take_message();
+            (error.into_error(), unsent)
+        })
+    }
+
+    /// Puts the connection back into the pool, as soon as it wants another request; closes it if that takes
+    /// too long.
+    pub fn give_back(mut self) {
+        if self.connection.sender.is_closed() {
+            return;
+        }
+        if self.connection.sender.is_ready() {
+            return self.put();
+        }
+        // An answer that came before the request's body was through, or hyper has not noticed yet.
+        tokio::task::spawn_local(async move {
+            if let Ok(Ok(())) = tokio::time::timeout(SETTLE, self.connection.sender.ready()).await {
+                self.put();
+            }
+        });
+    }
+
+    fn put(self) {
+        self.lane.upstream.pool.put(self.connection, &self.lane.clock);
+    }
+}
+
+/// How long a connection may take to come to rest after an answer: an app may well answer early and take
+/// the rest of the request's body all the same.
+const SETTLE: Duration = Duration::from_secs(1);
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease").field("link", &self.connection.link).finish_non_exhaustive()
+    }
+}

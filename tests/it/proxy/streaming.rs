@@ -1,0 +1,227 @@
+//! Bodies on their way: nothing is kept back, nothing is asked for before it is wanted, and who goes away
+//! stops the other side.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::{eventually, machine};
+
+use super::{GET, OK, client, house};
+
+const EXPECTS: &str =
+    "POST /a HTTP/1.1\r\nhost: app.test\r\ncontent-length: 5\r\nexpect: 100-continue\r\n\r\n";
+
+#[tokio::test]
+async fn first_bytes_arrive_before_the_last_are_sent() {
+    let _turn = machine::shared();
+    let (sidecar, mut origin) = house(json!({})).await;
+    let mut client = client(&sidecar).await;
+    client.say("POST /a HTTP/1.1\r\nhost: app.test\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n").await;
+    let mut app = origin.connection().await;
+    app.head().await;
+    assert_eq!(app.take(6).await, "1\r\na\r\n");
+    // The answer begins while the request goes on.
+    app.say("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n").await;
+    client.head().await;
+    assert_eq!(client.take(6).await, "1\r\nx\r\n");
+    client.say("1\r\nb\r\n").await;
+    assert_eq!(app.take(6).await, "1\r\nb\r\n");
+    app.say("1\r\ny\r\n").await;
+    assert_eq!(client.take(6).await, "1\r\ny\r\n");
+    client.say("0\r\n\r\n").await;
+    assert_eq!(app.take(5).await, "0\r\n\r\n");
+    app.say("0\r\n\r\n").await;
+    assert_eq!(client.take(5).await, "0\r\n\r\n");
+    client.say(GET).await;
+    assert_eq!(app.head().await.line, "GET /a HTTP/1.1");
+}
+
+#[tokio::test]
+async fn slow_reader_slows_the_app_down_instead_of_filling_memory() {
+    let _turn = machine::shared();
+    const TOTAL: usize = 64 << 20;
+    let (sidecar, mut origin) = house(json!({})).await;
+    let mut client = client(&sidecar).await;
+    client.say(GET).await;
+    let mut app = origin.connection().await;
+    app.head().await;
+    app.say(&format!("HTTP/1.1 200 OK\r\ncontent-length: {TOTAL}\r\n\r\n")).await;
+    client.head().await;
+    let taken = app.flood(TOTAL).await;
+    assert!(taken < TOTAL / 2, "{taken} bytes were taken and nobody reads");
+}
+
+#[tokio::test]
+async fn continue_comes_when_the_app_asks_for_the_body() {
+    let _turn = machine::shared();
+    let (sidecar, mut origin) = house(json!({})).await;
+    let mut client = client(&sidecar).await;
+    client.say(EXPECTS).await;
+    let mut app = origin.connection().await;
+    assert_eq!(app.head().await.field("expect").as_deref(), Some("100-continue"));
+    assert!(client.is_silent(), "100 before the app asked for the body");
+    app.say("HTTP/1.1 100 Continue\r\n\r\n").await;
+    assert_eq!(client.until("\r\n\r\n").await, "HTTP/1.1 100 Continue\r\n\r\n");
+    client.say("hello").await;
+    assert_eq!(app.take(5).await, "hello");
+    app.say(OK).await;
+    assert_eq!(client.answer().await.1, "ok");
+    client.say(GET).await;
+    assert_eq!(app.head().await.line, "GET /a HTTP/1.1");
+}
+
+#[tokio::test]
+async fn app_that_knows_no_continue_gets_the_body_all_the_same() {
+    let _turn = machine::shared();
+    let (sidecar, mut origin) = house(json!({})).await;
+    let mut client = client(&sidecar).await;
+    client.say(EXPECTS).await;
+    let mut app = origin.connection().await;
+    app.head().await;
+    assert_eq!(client.until("\r\n\r\n").await, "HTTP/1.1 100 Continue\r\n\r\n");
+    client.say("hello").await;
+    assert_eq!(app.take(5).await, "hello");
+    app.say(OK).await;
+    assert_eq!(client.answer().await.1, "ok");
+}
+
+#[tokio::test]
+async fn app_that_refuses_the_body_is_heard_and_no_body_is_taken_for_a_request() {
+    let _turn = machine::shared();
+    let (sidecar, mut origin) = house(json!({})).await;
+    let mut refused = client(&sidecar).await;
+    refused.say(EXPECTS).await;
+    let mut app = origin.connection().await;
+    app.head().await;
+    app.say("HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\n\r\nbig").await;
+    let (head, body) = refused.answer().await;
+    assert_eq!((head.status(), body.as_str()), (413, "big"));
+    // What would be the body now, or the next request, is neither: nobody could tell.
+    refused.say(&GET.replace("/a", "/smuggled")).await;
+    assert_eq!(refused.end().await, "");
+    assert_eq!(app.end().await, "", "the app was promised a body that will not come");
+    let mut next = client(&sidecar).await;
+    next.say(GET).await;
+    let (_, head) = origin.serve().await;
+    assert_eq!(head.line, "GET /a HTTP/1.1");
+    assert_eq!(next.answer().await.1, "ok");
+}
+
+#[tokio::test]
+async fn early_answer_reaches_a_client_that_still_sends() {
+    let _turn = machine::shared();
+    let (sidecar, mut origin) = house(json!({})).await;
+    let mut uploader = client(&sidecar).await;
+    uploader.say("POST /a HTTP/1.1\r\nhost: app.test\r\ncontent-length: 1000000\r\n\r\nhello").await;
+    let mut app = origin.connection().await;
+    app.head().await;
+    app.take(5).await;
+    app.say("HTTP/1.1 401 Unauthorized\r\ncontent-length: 2\r\n\r\nno").await;
+    let (head, body) = uploader.answer().await;
+    assert_eq!((head.status(), body.as_str()), (401, "no"));
+    // Neither connection is used again, and neither stays.
+    assert_eq!(app.end().await, "");
+    assert_eq!(uploader.end().await, "");
+    let mut next = client(&sidecar).await;
+    next.is_served_anew(&mut origin).await;
+}
+
+#[tokio::test]
+async fn app_that_answers_early_may_still_take_the_body() {
+    let _turn = machine::shared();
+    let (sidecar, mut origin) = house(json!({})).await;
+    let mut client = client(&sidecar).await;
+    client.say("POST /a HTTP/1.1\r\nhost: app.test\r\ncontent-length: 10\r\n\r\nhello").await;
+    let mut app = origin.connection().await;
+    app.head().await;
+    app.take(5).await;
+    app.say(OK).await;
+    assert_eq!(client.answer().await.1, "ok");
+    client.say("world").await;
+    assert_eq!(app.take(5).await, "world");
+    client.say(GET).await;
+    assert_eq!(app.head().await.line, "GET /a HTTP/1.1");
+    app.say(OK).await;
+    assert_eq!(client.answer().await.1, "ok");
+}
+
+#[tokio::test]
+async fn client_that_goes_away_stops_the_app_and_spoils_nothing() {
+    let _turn = machine::shared();
+    let (sidecar, mut origin) = house(json!({})).await;
+    // In the middle of an answer: noticed with the bytes that nobody takes.
+    let mut gone = client(&sidecar).await;
+    gone.say(GET).await;
+    let mut app = origin.connection().await;
+    app.head().await;
+    app.say("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
+    gone.head().await;
+    drop(gone);
+    app.flood_chunks_until_stopped().await;
+    // In the middle of an upload: noticed at once.
+    for (request, reset) in [
+        ("POST /a HTTP/1.1\r\nhost: app.test\r\ncontent-length: 10\r\n\r\nhello", false),
+        ("POST /a HTTP/1.1\r\nhost: app.test\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n", false),
+        ("POST /a HTTP/1.1\r\nhost: app.test\r\ncontent-length: 10\r\n\r\nhello", true),
+    ] {
+        let mut gone = client(&sidecar).await;
+        gone.say(request).await;
+        let mut app = origin.connection().await;
+        app.head().await;
+        if reset {
+            gone.reset();
+        } else {
+            drop(gone);
+        }
+        let rest = app.end().await;
+        assert!(!rest.contains("0\r\n\r\n") && !rest.contains("GET"), "{rest:?}");
+    }
+    let mut next = client(&sidecar).await;
+    next.is_served_anew(&mut origin).await;
+    let errors = "readygate_proxy_errors_total";
+    eventually("each of them is counted as gone", Duration::from_secs(10), async || {
+        sidecar.metric(errors, "kind=\"client_closed\"").await == 4.0
+    })
+    .await;
+    assert_eq!(sidecar.metric(errors, "").await, 4.0, "and as nothing else");
+    assert_eq!(sidecar.metric("readygate_requests_in_flight", "").await, 0.0);
+}
+
+#[tokio::test]
+async fn malformed_chunk_is_the_clients_fault_and_no_whole_request_for_the_app() {
+    let _turn = machine::shared();
+    let (sidecar, mut origin) = house(json!({})).await;
+    let mut client = client(&sidecar).await;
+    client.say("POST /a HTTP/1.1\r\nhost: app.test\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n").await;
+    let mut app = origin.connection().await;
+    app.head().await;
+    app.take(6).await;
+    client.say("nonsense\r\n").await;
+    assert_eq!(app.end().await, "");
+    assert_eq!(client.refusal().await, (400, "bad_request".to_owned()));
+    assert_eq!(client.end().await, "");
+}
+
+#[tokio::test]
+async fn answer_late_for_its_deadline_is_504_and_its_connection_is_not_used_again() {
+    let _turn = machine::shared();
+    let (sidecar, mut origin) = house(json!({ "timeouts": { "response": "300ms" } })).await;
+    let mut client = client(&sidecar).await;
+    let began = Instant::now();
+    client.say(GET).await;
+    let mut app = origin.connection().await;
+    app.head().await;
+    assert_eq!(client.refusal().await, (504, "response_timeout".to_owned()));
+    assert!(began.elapsed() >= Duration::from_millis(290), "{:?}", began.elapsed());
+    assert_eq!(app.end().await, "");
+    // A body may take its time.
+    client.say(GET).await;
+    let mut app = origin.connection().await;
+    app.head().await;
+    app.say("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\no").await;
+    client.until("\r\n\r\no").await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    app.say("k").await;
+    assert_eq!(client.take(1).await, "k");
+}
