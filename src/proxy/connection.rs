@@ -35,8 +35,8 @@ pub enum Stage {
     Idle,
 }
 
-/// What the worker tells a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What the worker tells a connection. Goes forward only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Order {
     Serve,
     /// Close after what is being served.
@@ -78,10 +78,11 @@ impl ConnectionState {
     }
 
     fn tell(&self, order: Order) {
-        if self.order.replace(order) != order
-            && let Some(waker) = self.waker.borrow_mut().take()
-        {
-            waker.wake();
+        if order > self.order.get() {
+            self.order.set(order);
+            if let Some(waker) = self.waker.borrow_mut().take() {
+                waker.wake();
+            }
         }
     }
 

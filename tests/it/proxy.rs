@@ -36,7 +36,7 @@ fn configuration(app: SocketAddr, more: Value) -> Value {
     let base = json!({
         "listeners": { "http": { "listen": "127.0.0.1:0", "upstream": format!("http://{app}") } },
         "admin": { "listen": "127.0.0.1:0" },
-        "drain": { "min": "200ms", "quiet": "100ms", "deadline": "10s" },
+        "drain": { "min": "200ms", "quiet": "100ms", "deadline": "60s" },
         "workers": 1,
     });
     merge(base, more)
