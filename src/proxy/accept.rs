@@ -15,7 +15,7 @@ use super::connection;
 use super::lane::Lane;
 
 /// Accepts until dropped.
-pub async fn accept(listener: &TcpListener, lane: &Rc<Lane>, tasks: &TaskTracker) {
+pub async fn accept(listener: &TcpListener, lane: &Rc<Lane>, tasks: &TaskTracker, workers: usize) {
     loop {
         let Ok(place) = Arc::clone(&lane.shared.connections).acquire_owned().await else {
             return; // never closed
@@ -23,14 +23,15 @@ pub async fn accept(listener: &TcpListener, lane: &Rc<Lane>, tasks: &TaskTracker
         match listener.accept().await {
             Ok((stream, peer)) => {
                 let lane = Rc::clone(lane);
-                let _ = stream.set_nodelay(true);
                 tasks.spawn_local(async move {
                     let shared = Arc::clone(&lane.shared);
                     connection::serve(stream, peer, lane).await;
                     shared.vacate(place);
                 });
-                // Another worker may be idle: let it have the next one.
-                tokio::task::yield_now().await;
+                if workers > 1 {
+                    // Another worker may be idle: let it have the next one.
+                    tokio::task::yield_now().await;
+                }
             }
             Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {
@@ -47,7 +48,6 @@ pub fn empty_queue(listener: &std::net::TcpListener, lane: &Rc<Lane>, tasks: &Ta
         let lane = Rc::clone(lane);
         let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
         if let Ok(stream) = stream {
-            let _ = stream.set_nodelay(true);
             tasks.spawn_local(connection::serve(stream, peer, lane));
         }
     }

@@ -37,6 +37,8 @@ impl Worker {
         let local = LocalSet::new();
         let cut = local.block_on(&runtime, self.serve(beat));
         beat.retire();
+        // Not dropped: that would wait for a look-up of the app's name that hangs.
+        runtime.shutdown_background();
         cut
     }
 
@@ -45,10 +47,11 @@ impl Worker {
         let lanes = self.lanes(&clock);
         let tasks = TaskTracker::new();
         let mut accepting = tokio::task::JoinSet::new();
+        let workers = self.setup.config.borrow().workers.get();
         for ((socket, _), lane) in self.sockets.iter().zip(&lanes) {
             let listener = tokio::net::TcpListener::from_std(socket.try_clone()?)?;
             let (lane, tasks) = (Rc::clone(lane), tasks.clone());
-            accepting.spawn_local(async move { accept::accept(&listener, &lane, &tasks).await });
+            accepting.spawn_local(async move { accept::accept(&listener, &lane, &tasks, workers).await });
         }
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
