@@ -35,11 +35,15 @@ impl Worker {
     pub fn run(self, beat: &Beat) -> io::Result<u64> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let local = LocalSet::new();
-        let cut = local.block_on(&runtime, self.serve(beat));
+        let living = beat.clone();
+        // A task of its own: the future given to `block_on` is polled at each wake of any local task.
+        let cut = local.block_on(&runtime, async move {
+            tokio::task::spawn_local(async move { self.serve(&living).await }).await
+        });
         beat.retire();
         // Not dropped: that would wait for a look-up of the app's name that hangs.
         runtime.shutdown_background();
-        cut
+        cut.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
     }
 
     async fn serve(mut self, beat: &Beat) -> io::Result<u64> {
