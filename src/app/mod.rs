@@ -9,6 +9,7 @@
 //! The only module that names all the others. What one part tells another goes through the closures of
 //! `wiring`.
 
+mod descriptors;
 mod reload;
 mod wiring;
 
@@ -33,6 +34,8 @@ use crate::signals::Signals;
 use crate::supervisor::{self, Figures, Pokes};
 use crate::telemetry::Telemetry;
 use crate::traffic::Traffic;
+
+use self::descriptors::Descriptors;
 
 /// Why the sidecar ended other than by a drain.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +69,9 @@ async fn serve(sources: Sources, loaded: Loaded, telemetry: Telemetry) -> Result
     let started = Instant::now();
     let mut signals = Signals::listen()?;
     let Loaded { config, files, .. } = loaded;
+    let last = Ok(config.clone());
+    let descriptors = Descriptors::claim();
+    let config = descriptors.fit(config);
     let workers = config.workers.get();
     let listeners = config.listeners.clone();
     let token = wiring::random_token()?;
@@ -89,7 +95,6 @@ async fn serve(sources: Sources, loaded: Loaded, telemetry: Telemetry) -> Result
         started,
     );
     let drain_settings = wiring::drain_settings(&config);
-    let last = Ok(config.clone());
     let (configs, config) = watch::channel(Arc::new(config));
     let (orders, ordered) = watch::channel(Order::Serve);
     let orders = Arc::new(orders);
@@ -175,8 +180,15 @@ async fn serve(sources: Sources, loaded: Loaded, telemetry: Telemetry) -> Result
     tracing::info!(listener = "admin", address = %admin_socket.local_addr()?, "listening");
     let admin =
         tokio::task::spawn_local(admin::serve(admin_socket, state, async { drop(admin_stopped.await) }));
-    let reload =
-        reload::Reload { sources, configs, metrics: metrics.clone(), drain: drain.clone(), telemetry, last };
+    let reload = reload::Reload {
+        sources,
+        configs,
+        metrics: metrics.clone(),
+        drain: drain.clone(),
+        telemetry,
+        descriptors,
+        last,
+    };
     let reload = tokio::task::spawn_local(reload.run(files));
     let upkeep = tokio::task::spawn_local(upkeep(metrics));
     let driven = {

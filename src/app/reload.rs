@@ -11,6 +11,7 @@ use crate::drain::Drain;
 use crate::metrics::{Metrics, ReloadResult};
 use crate::telemetry::Telemetry;
 
+use super::descriptors::Descriptors;
 use super::wiring;
 
 /// Where a configuration comes from, and who hears of a new one.
@@ -20,6 +21,7 @@ pub struct Reload {
     pub metrics: Metrics,
     pub drain: Drain,
     pub telemetry: Telemetry,
+    pub descriptors: Descriptors,
     /// What the files said when they were last read.
     pub last: Result<Config, Problems>,
 }
@@ -66,7 +68,7 @@ impl Reload {
         if !restart.is_empty() {
             tracing::warn!(keys = restart.join(", "), "these keys change only with a restart");
         }
-        let new = kept(&old, loaded);
+        let new = self.descriptors.fit(kept(&old, loaded));
         if new.log.level != old.log.level
             && let Err(error) = self.telemetry.set_level(&new.log.level)
         {
