@@ -6,6 +6,7 @@ mod check_http;
 mod check_warmup;
 mod commands;
 mod config;
+mod exhausted;
 mod layers;
 mod leaving;
 mod manifests;

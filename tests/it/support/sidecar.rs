@@ -55,11 +55,23 @@ struct Log(Arc<Mutex<Vec<String>>>);
 impl Sidecar {
     /// Starts it and waits until its ports are bound.
     pub async fn start(config: &Value) -> Self {
+        Self::launch(command(), config).await
+    }
+
+    /// The same, in a process that may not open more than that many files.
+    pub async fn start_with_files(config: &Value, files: u32) -> Self {
+        let binary = env!("CARGO_BIN_EXE_readygate");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {files} && exec \"$@\""), "sh", binary]);
+        Self::launch(piped(shell), config).await
+    }
+
+    async fn launch(mut command: Command, config: &Value) -> Self {
         let scratch = Scratch::new();
         mount(&scratch, config);
         let path = scratch.join("readygate.json");
         std::os::unix::fs::symlink("..data/readygate.json", &path).expect("the directory is writable");
-        let mut child = command().args(["run", "--config"]).arg(&path).spawn().expect("the sidecar starts");
+        let mut child = command.args(["run", "--config"]).arg(&path).spawn().expect("the sidecar starts");
         let log = Log::default();
         log.follow(child.stderr.take().expect("piped"));
         let unbound = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -218,7 +230,11 @@ impl Log {
 
 /// The binary, without what the environment of the tests would tell it, its output captured.
 pub fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_readygate"));
+    piped(Command::new(env!("CARGO_BIN_EXE_readygate")))
+}
+
+/// Without what the environment of the tests may configure, its log to be read.
+fn piped(mut command: Command) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("READYGATE")) {
         command.env_remove(name);
     }
