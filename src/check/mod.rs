@@ -8,7 +8,10 @@ mod connect;
 mod file;
 mod http;
 mod own;
+mod peer;
+mod redis;
 mod tcp;
+mod trust;
 mod values;
 mod warmup;
 
@@ -131,4 +134,4 @@ impl fmt::Debug for Kind {
 }
 
 /// Every kind of check.
-pub const KINDS: &[Kind] = &[file::KIND, http::KIND, tcp::KIND, warmup::KIND];
+pub const KINDS: &[Kind] = &[file::KIND, http::KIND, redis::KIND, tcp::KIND, warmup::KIND];
