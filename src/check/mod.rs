@@ -7,8 +7,11 @@
 mod connect;
 mod file;
 mod http;
+mod memcached;
+mod mysql;
 mod own;
 mod peer;
+mod postgres;
 mod redis;
 mod tcp;
 mod trust;
@@ -134,4 +137,13 @@ impl fmt::Debug for Kind {
 }
 
 /// Every kind of check.
-pub const KINDS: &[Kind] = &[file::KIND, http::KIND, redis::KIND, tcp::KIND, warmup::KIND];
+pub const KINDS: &[Kind] = &[
+    file::KIND,
+    http::KIND,
+    memcached::KIND,
+    mysql::KIND,
+    postgres::KIND,
+    redis::KIND,
+    tcp::KIND,
+    warmup::KIND,
+];
