@@ -98,14 +98,16 @@ impl MySql {
         let flags = if self.keys.tls != Tls::Off && has_tls { OURS | TLS } else { OURS };
         sequence = sequence.wrapping_add(1);
         peer.send(&framed(sequence, &response(flags, Some(&self.keys.user)))).await?;
-        let summary = self.finish(&mut peer).await;
+        let verdict = self.finish(&mut peer).await;
+        if verdict.is_ok() {
+            // COM_QUIT; whom the server refused, it has left already.
+            peer.leave(&framed(0, &[1])).await;
+        }
         if self.keys.tls != Tls::Off && !has_tls {
             // Told only now: the handshake had to be finished.
             return Err(peer.unexpected("does not speak TLS, expected it to: tls is set"));
         }
-        let summary = own::one_line(&summary?, 300);
-        // COM_QUIT; whom the server refused, it has left already.
-        peer.leave(&framed(0, &[1])).await;
+        let summary = own::one_line(&verdict?, 300);
         Ok(Evidence { summary, figures: None })
     }
 

@@ -142,7 +142,7 @@ impl Peer {
 
     /// Says goodbye as the protocol wants it, and waits a little for the server to close, so that it sees an end
     /// and no reset.
-    pub(super) async fn leave(mut self, goodbye: &[u8]) {
+    pub(super) async fn leave(&mut self, goodbye: &[u8]) {
         let farewell = async {
             self.stream.write_all(goodbye).await?;
             self.stream.shutdown().await?;

@@ -28,7 +28,7 @@ fn mariadb(settings: &[&str]) -> Option<Server> {
     command.arg(format!("--datadir={}", data.display())).arg(format!("--port={port}"));
     command.arg(format!("--init-file={}", init.display())).args(settings);
     let log = scratch.join("log");
-    Some(Server::start(command, port, log, Some(scratch)))
+    Some(Server::start(command, port, log, scratch))
 }
 
 #[tokio::test]

@@ -20,16 +20,17 @@ pub struct Server {
     pub child: Child,
     pub port: u16,
     log: PathBuf,
-    _scratch: Option<Scratch>,
+    /// Its directory, removed with it unless taken.
+    pub scratch: Option<Scratch>,
 }
 
 impl Server {
     /// Starts `command`, which listens on `port`; what it prints goes to `log`.
-    pub fn start(mut command: Command, port: u16, log: PathBuf, scratch: Option<Scratch>) -> Self {
+    pub fn start(mut command: Command, port: u16, log: PathBuf, scratch: Scratch) -> Self {
         let file = File::options().create(true).append(true).open(&log).expect("a log");
         let errors = file.try_clone().expect("a log");
         let child = command.stdin(Stdio::null()).stdout(file).stderr(errors).spawn().expect("it starts");
-        Self { child, port, log, _scratch: scratch }
+        Self { child, port, log, scratch: Some(scratch) }
     }
 
     /// Keys of a check of this server.
@@ -74,6 +75,12 @@ pub async fn ask(kind: &str, own: Value) -> Result<String, String> {
 pub async fn refuses(kind: &str, own: Value, why: &str) {
     let error = ask(kind, own).await.expect_err(why);
     assert!(error.contains(why), "{error}");
+}
+
+/// Asserts that TLS fails where the server speaks plain; some just wait for more.
+pub async fn refuses_tls(kind: &str, own: &Value) {
+    let secure = with(own, json!({ "tls": true }));
+    run(kind, secure, Duration::from_millis(300)).await.expect_err("the server does not speak TLS");
 }
 
 /// `own` with `more`.
