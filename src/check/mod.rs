@@ -7,8 +7,14 @@
 mod connect;
 mod file;
 mod http;
+mod memcached;
+mod mysql;
 mod own;
+mod peer;
+mod postgres;
+mod redis;
 mod tcp;
+mod trust;
 mod values;
 mod warmup;
 
@@ -133,4 +139,13 @@ impl fmt::Debug for Kind {
 }
 
 /// Every kind of check.
-pub const KINDS: &[Kind] = &[file::KIND, http::KIND, tcp::KIND, warmup::KIND];
+pub const KINDS: &[Kind] = &[
+    file::KIND,
+    http::KIND,
+    memcached::KIND,
+    mysql::KIND,
+    postgres::KIND,
+    redis::KIND,
+    tcp::KIND,
+    warmup::KIND,
+];

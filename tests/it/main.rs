@@ -3,6 +3,10 @@
 mod check_cli;
 mod check_file;
 mod check_http;
+mod check_memcached;
+mod check_mysql;
+mod check_postgres;
+mod check_redis;
 mod check_warmup;
 mod commands;
 mod config;

@@ -1,11 +1,14 @@
 //! TLS for checks: verified against a CA file or the public roots, unverified only if asked.
 //!
 //! Unlike the kubelet, which never verifies, and which speaks HTTP/2 where the server offers it: no protocol
-//! is negotiated here, so the answer is HTTP/1.1. The name of the URL is the one that is asked for (SNI) and
-//! verified; an IP address is not sent.
+//! is negotiated here, so `http` is answered by HTTP/1.1. The host name that is configured is the one that is
+//! asked for (SNI) and verified; an IP address is not sent. [`Tls`] is the key `tls` of the kinds that speak a
+//! server's own protocol.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -13,17 +16,24 @@ use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, MapAccess, Visitor};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::own::problem;
+use crate::config::KeyError;
+
 /// Whom a check trusts.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Trust {
     /// The public certificate authorities.
     Public,
     /// Those of the file at this path, read anew for each handshake: it may be rotated.
-    File(std::path::PathBuf),
+    File(PathBuf),
     /// Anybody.
     Anybody,
 }
@@ -60,6 +70,93 @@ impl Trust {
                 .with_no_client_auth(),
         };
         Ok(Arc::new(config))
+    }
+}
+
+/// The key `tls`: false, true, or a map of settings (which means true).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) enum Tls {
+    #[default]
+    Off,
+    On(Settings),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+pub(super) struct Settings {
+    /// PEM file with the certificate authorities to trust, instead of the public ones.
+    ca: Option<PathBuf>,
+    /// The name that the certificate must have, if it is not the host of the address.
+    server_name: Option<String>,
+    /// Take any certificate.
+    #[serde(default)]
+    insecure_skip_verify: bool,
+}
+
+impl Tls {
+    /// Whom to trust, and by which name, when the host is `host`; None without TLS.
+    pub(super) fn trust(&self, host: &str) -> Option<(Trust, String)> {
+        let Self::On(settings) = self else { return None };
+        let trust = match &settings.ca {
+            _ if settings.insecure_skip_verify => Trust::Anybody,
+            Some(path) => Trust::File(path.clone()),
+            None => Trust::Public,
+        };
+        Some((trust, settings.server_name.clone().unwrap_or_else(|| host.to_owned())))
+    }
+
+    pub(super) fn problems(&self) -> Vec<KeyError> {
+        let Self::On(settings) = self else { return Vec::new() };
+        let mut problems = Vec::new();
+        if settings.ca.is_some() && settings.insecure_skip_verify {
+            let message = "true is not allowed together with ca, expected one of them";
+            problems.push(problem("tls.insecure_skip_verify", message));
+        }
+        if let Some(name) = &settings.server_name
+            && ServerName::try_from(name.as_str()).is_err()
+        {
+            problems.push(problem("tls.server_name", "not a host name, expected e.g. db.example.com"));
+        }
+        problems
+    }
+}
+
+impl<'de> Deserialize<'de> for Tls {
+    /// By a visitor, not as an untagged enum: that would lose the path of a key inside.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Tls;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true, false or a map of ca, server_name and insecure_skip_verify")
+            }
+
+            fn visit_bool<E>(self, on: bool) -> Result<Tls, E> {
+                Ok(if on { Tls::On(Settings::default()) } else { Tls::Off })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Tls, A::Error> {
+                Settings::deserialize(MapAccessDeserializer::new(map)).map(Tls::On)
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl JsonSchema for Tls {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Tls".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let settings = generator.subschema_for::<Settings>();
+        json_schema!({ "anyOf": [{ "type": "boolean" }, settings] })
     }
 }
 
