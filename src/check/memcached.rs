@@ -45,7 +45,7 @@ impl Memcached {
         let answer = peer.line(AWAITED).await?;
         let Some(summary) = verdict(&answer) else { return Err(peer.answered(&answer, AWAITED)) };
         peer.leave(b"quit\r\n").await;
-        Ok(Evidence { summary, figures: None })
+        Ok(Evidence { summary, ..Evidence::default() })
     }
 }
 

@@ -108,7 +108,7 @@ impl MySql {
             return Err(peer.unexpected("does not speak TLS, expected it to: tls is set"));
         }
         let summary = own::one_line(&verdict?, 300);
-        Ok(Evidence { summary, figures: None })
+        Ok(Evidence { summary, ..Evidence::default() })
     }
 
     /// From our answer to the server's verdict.

@@ -115,7 +115,7 @@ impl Postgres {
                     own::one_line(&format!("accepts connections, but refused this one: {words}"), 300)
                 }
             };
-            return Ok(Evidence { summary, figures: None });
+            return Ok(Evidence { summary, ..Evidence::default() });
         }
         Err(peer.unexpected(&format!("sent {MOST_MESSAGES} messages and no end, expected {AWAITED}")))
     }

@@ -54,7 +54,7 @@ impl Redis {
         let answer = peer.line("+PONG").await?;
         let Some(summary) = verdict(&answer) else { return Err(peer.answered(&answer, "+PONG")) };
         peer.leave(b"*1\r\n$4\r\nQUIT\r\n").await;
-        Ok(Evidence { summary: summary.to_owned(), figures: None })
+        Ok(Evidence { summary: summary.to_owned(), ..Evidence::default() })
     }
 }
 
