@@ -5,6 +5,7 @@
 //! schema, the reference table in the README, `--check` URLs and `readygate check` come from the row.
 
 mod connect;
+mod dns;
 mod file;
 mod http;
 mod memcached;
@@ -138,6 +139,7 @@ impl fmt::Debug for Kind {
 
 /// Every kind of check.
 pub const KINDS: &[Kind] = &[
+    dns::KIND,
     file::KIND,
     http::KIND,
     memcached::KIND,

@@ -1,6 +1,7 @@
 //! Promises of the product, one module each, held on real processes and sockets.
 
 mod check_cli;
+mod check_dns;
 mod check_file;
 mod check_http;
 mod check_memcached;
