@@ -15,7 +15,9 @@ mod peer;
 mod postgres;
 mod redis;
 mod tcp;
+mod tls;
 mod trust;
+mod validity;
 mod values;
 mod warmup;
 
@@ -147,5 +149,6 @@ pub const KINDS: &[Kind] = &[
     postgres::KIND,
     redis::KIND,
     tcp::KIND,
+    tls::KIND,
     warmup::KIND,
 ];

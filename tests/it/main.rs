@@ -8,6 +8,7 @@ mod check_memcached;
 mod check_mysql;
 mod check_postgres;
 mod check_redis;
+mod check_tls;
 mod check_warmup;
 mod commands;
 mod config;
