@@ -6,6 +6,7 @@
 
 mod connect;
 mod dns;
+mod exec;
 mod file;
 mod http;
 mod memcached;
@@ -142,6 +143,7 @@ impl fmt::Debug for Kind {
 /// Every kind of check.
 pub const KINDS: &[Kind] = &[
     dns::KIND,
+    exec::KIND,
     file::KIND,
     http::KIND,
     memcached::KIND,

@@ -2,6 +2,7 @@
 
 mod check_cli;
 mod check_dns;
+mod check_exec;
 mod check_file;
 mod check_http;
 mod check_memcached;
