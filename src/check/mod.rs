@@ -10,7 +10,9 @@ mod exec;
 mod file;
 mod http;
 mod memcached;
+mod mqtt;
 mod mysql;
+mod nats;
 mod own;
 mod peer;
 mod postgres;
@@ -147,7 +149,9 @@ pub const KINDS: &[Kind] = &[
     file::KIND,
     http::KIND,
     memcached::KIND,
+    mqtt::KIND,
     mysql::KIND,
+    nats::KIND,
     postgres::KIND,
     redis::KIND,
     tcp::KIND,
