@@ -78,6 +78,8 @@ impl Peer {
     /// Connects in plain.
     pub(super) async fn reach(address: &Address) -> Result<Self, CheckError> {
         let stream = connect(address).await?;
+        // Small packets in turn: else the end of a TLS handshake and what follows it wait 40 ms for each other.
+        let _ = stream.set_nodelay(true);
         Ok(Self { stream: BufReader::new(Either::Left(stream)), address: address.clone() })
     }
 

@@ -124,7 +124,7 @@ mod tests {
         while days < 200_000 {
             let moment = UNIX_EPOCH + Duration::from_secs(days * 86_400);
             let text = humantime::format_rfc3339(moment).to_string();
-            let field = |from: usize, to: usize| number(text[from..to].as_bytes()).expect("digits");
+            let field = |from: usize, to: usize| number(&text.as_bytes()[from..to]).expect("digits");
             assert_eq!(days_since_1970(field(0, 4), field(5, 7), field(8, 10)), days, "{text}");
             days += 1;
         }

@@ -15,7 +15,8 @@ fn mosquitto(settings: &str) -> Option<Server> {
     let (port, scratch, mut command) = (free_port(), Scratch::new(), Command::new(program("mosquitto")?));
     let file = scratch.join("mosquitto.conf");
     let user = if is_root() { "user root\n" } else { "" };
-    let lines = format!("{user}log_dest stderr\nlistener {port} 127.0.0.1\n{settings}\n");
+    let lines =
+        format!("{user}log_dest stderr\nset_tcp_nodelay true\nlistener {port} 127.0.0.1\n{settings}\n");
     fs::write(&file, lines).expect("a file");
     command.arg("-c").arg(file);
     let log = scratch.join("log");

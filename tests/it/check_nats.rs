@@ -61,7 +61,7 @@ async fn a_full_nats_fails_with_its_own_words_whether_or_not_it_wants_credential
 #[tokio::test]
 async fn a_nats_with_tls_is_asked_in_tls() {
     let (cert, key) = (certificate("crt"), certificate("key"));
-    let tls = format!("tls {{ cert_file: {:?}, key_file: {:?} }}", cert, key);
+    let tls = format!("tls {{ cert_file: {cert:?}, key_file: {key:?} }}");
     let Some(nats) = nats(&tls) else { return };
     let plain = nats.keys();
     let secure = with(&plain, trusted());
