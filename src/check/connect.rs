@@ -58,18 +58,27 @@ async fn resolve(target: &Address) -> Result<Vec<SocketAddr>, CheckError> {
     if let Ok(address) = target.host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, target.port)]);
     }
+    let answer = look_up(&target.host, target.port).await;
+    answer.map_err(|reason| unreachable(target, &format!("the name does not resolve: {reason}")))
+}
+
+/// The addresses of a name, as `getaddrinfo` finds them.
+///
+/// # Cancel safety
+///
+/// Dropped while it waits for its turn, it leaves nothing; a look-up that has begun ends on its own.
+pub(super) async fn look_up(name: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
     static LOOKUP: OnceLock<Arc<Semaphore>> = OnceLock::new();
     let lookups = Arc::clone(LOOKUP.get_or_init(|| Arc::new(Semaphore::new(LOOKUPS))));
-    let permit = lookups.acquire_owned().await.map_err(|error| unreachable(target, &error.to_string()))?;
-    let question = (target.host.clone(), target.port);
+    let permit = lookups.acquire_owned().await.map_err(|error| error.to_string())?;
+    let question = (name.to_owned(), port);
     let answer = tokio::task::spawn_blocking(move || {
         let _until_it_ends = permit;
         question.to_socket_addrs().map(Iterator::collect)
     });
     match answer.await {
-        Ok(Ok(addresses)) => Ok(addresses),
-        Ok(Err(error)) => Err(unreachable(target, &format!("the name does not resolve: {error}"))),
-        Err(error) => Err(unreachable(target, &error.to_string())),
+        Ok(found) => found.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
     }
 }
 

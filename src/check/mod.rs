@@ -5,16 +5,22 @@
 //! schema, the reference table in the README, `--check` URLs and `readygate check` come from the row.
 
 mod connect;
+mod dns;
+mod exec;
 mod file;
 mod http;
 mod memcached;
+mod mqtt;
 mod mysql;
+mod nats;
 mod own;
 mod peer;
 mod postgres;
 mod redis;
 mod tcp;
+mod tls;
 mod trust;
+mod validity;
 mod values;
 mod warmup;
 
@@ -140,12 +146,17 @@ impl fmt::Debug for Kind {
 
 /// Every kind of check.
 pub const KINDS: &[Kind] = &[
+    dns::KIND,
+    exec::KIND,
     file::KIND,
     http::KIND,
     memcached::KIND,
+    mqtt::KIND,
     mysql::KIND,
+    nats::KIND,
     postgres::KIND,
     redis::KIND,
     tcp::KIND,
+    tls::KIND,
     warmup::KIND,
 ];

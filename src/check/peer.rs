@@ -78,6 +78,8 @@ impl Peer {
     /// Connects in plain.
     pub(super) async fn reach(address: &Address) -> Result<Self, CheckError> {
         let stream = connect(address).await?;
+        // Small packets in turn: else the end of a TLS handshake and what follows it wait 40 ms for each other.
+        let _ = stream.set_nodelay(true);
         Ok(Self { stream: BufReader::new(Either::Left(stream)), address: address.clone() })
     }
 
@@ -141,15 +143,16 @@ impl Peer {
     }
 
     /// Says goodbye as the protocol wants it, and waits a little for the server to close, so that it sees an end
-    /// and no reset.
-    pub(super) async fn leave(&mut self, goodbye: &[u8]) {
+    /// and no reset. Gives what the server still said.
+    pub(super) async fn leave(&mut self, goodbye: &[u8]) -> Vec<u8> {
+        let mut rest = Vec::new();
         let farewell = async {
             self.stream.write_all(goodbye).await?;
             self.stream.shutdown().await?;
-            let mut rest = (&mut self.stream).take(LONGEST_LINE);
-            tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
+            (&mut self.stream).take(LONGEST_LINE).read_to_end(&mut rest).await
         };
         let _ = tokio::time::timeout(FAREWELL, farewell).await;
+        rest
     }
 
     /// An answer that is not the `awaited` one.
@@ -196,8 +199,8 @@ fn is_hang_up(error: &std::io::Error) -> bool {
     matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
-/// Bytes of a line that are read at most.
-const LONGEST_LINE: u64 = 4096;
+/// Bytes of a line that are read at most; a NATS server lists its whole cluster in one.
+const LONGEST_LINE: u64 = 32 << 10;
 
 /// Characters of a server's words in a reason.
 const LONGEST_QUOTE: usize = 200;
