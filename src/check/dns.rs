@@ -77,6 +77,7 @@ impl Dns {
         Ok(Evidence {
             summary: format!("{records} {noun}: {}{more}", shown.join(", ")),
             figures: Some(json!({ "records": records })),
+            ..Evidence::default()
         })
     }
 }

@@ -97,7 +97,7 @@ impl Exec {
     fn verdict(&self, status: ExitStatus, output: &Tail) -> CheckResult {
         let output = output.to_line();
         if status.success() {
-            return Ok(Evidence { summary: output, figures: None });
+            return Ok(Evidence { summary: output, ..Evidence::default() });
         }
         let end = match (status.code(), status.signal()) {
             (Some(code), _) => format!("exited with {code}"),

@@ -57,7 +57,7 @@ impl Mqtt {
         };
         // After a refusal the broker has closed already: nothing may be sent.
         peer.leave(if answer[3] == 0 { DISCONNECT } else { b"" }).await;
-        Ok(Evidence { summary: summary.to_owned(), figures: None })
+        Ok(Evidence { summary: summary.to_owned(), ..Evidence::default() })
     }
 }
 

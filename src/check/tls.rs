@@ -116,6 +116,7 @@ impl Tls {
             _ => Ok(Evidence {
                 summary: format!("{}, {validity}", version.replace("TLSv1_", "TLS 1.")),
                 figures: Some(json!({ "validity_left_seconds": seconds })),
+                ..Evidence::default()
             }),
         }
     }
