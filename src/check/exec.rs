@@ -262,7 +262,7 @@ mod tests {
         tail.push("ä".repeat(KEPT).as_bytes());
         tail.push(b"\nlast words\x1b[0m\n");
         let line = tail.to_line();
-        assert!(line.starts_with("…ä") && line.ends_with("ä last words [0m "), "{line}");
+        assert!(line.starts_with("…ä") && line.ends_with("ä last words [0m"), "{line}");
     }
 
     proptest! {
