@@ -251,19 +251,4 @@ fn refuse(at: &[String], error: &KeyError, tree: &Tree, report: &mut Report) {
 }
 
 /// Kinds of the contract that a later version will know.
-const PLANNED_KINDS: &[&str] = &[
-    "dns",
-    "grpc",
-    "tls",
-    "postgres",
-    "mysql",
-    "redis",
-    "amqp",
-    "nats",
-    "kafka",
-    "mqtt",
-    "memcached",
-    "mongodb",
-    "exec",
-    "traffic",
-];
+const PLANNED_KINDS: &[&str] = &["grpc", "amqp", "kafka", "mongodb", "traffic"];
