@@ -16,7 +16,7 @@ use crate::config::{self, Gates, KeyError, Listener, Own};
 pub(super) const KIND: Kind = Kind {
     config: config::Kind {
         name: "tcp",
-        passes_when: "a connection is established",
+        passes_when: "a connection is established; where it is the app's own port, `gates` is `always` by default",
         gates,
         accept,
         schema: |generator: &mut SchemaGenerator| Keys::json_schema(generator),

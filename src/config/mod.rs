@@ -114,7 +114,7 @@ pub struct Timeouts {
     pub header_read: Duration,
     /// Connecting to the app, one attempt.
     pub connect: Duration,
-    /// From the end of the request head to the head of the answer; none by default.
+    /// From sending the request, each time, to the head of the answer; none by default.
     pub response: Option<Duration>,
     /// A client connection between two requests.
     pub idle: Duration,

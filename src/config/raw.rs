@@ -99,7 +99,7 @@ pub struct RawTimeouts {
     pub header_read: Period,
     /// Connecting to the app, one attempt.
     pub connect: Period,
-    /// From the end of the request's head to the head of the answer.
+    /// From sending a request to the app, each time, to the head of the answer; waiting for the app does not count.
     pub response: OrOff<Period>,
     /// A client's connection between two requests.
     pub idle: Period,
@@ -125,7 +125,7 @@ impl Default for RawTimeouts {
 #[serde(deny_unknown_fields, default, expecting = "a map of keys")]
 #[schemars(rename = "Limits")]
 pub struct RawLimits {
-    /// Client connections at once; more wait in the kernel.
+    /// Client connections at once; more wait in the kernel. Fewer where the process may not open enough files.
     pub connections: NonZeroUsize,
     /// Requests at the app at once; more wait in the queue.
     pub in_flight: OrOff<NonZeroUsize>,
