@@ -94,7 +94,7 @@ async fn a_check_that_cannot_run_here_is_no_failure() {
 fn the_table_of_kinds_has_a_row_for_each_kind_with_all_its_keys() {
     let table = reference_table();
     assert_eq!(table.lines().count(), 2 + KINDS.len(), "{table}");
-    assert!(table.contains("| `tcp` | startup | **`address`** | a connection is established |\n"), "{table}");
+    assert!(table.contains("\n| `tcp` | startup | **`address`** | a connection is established; "), "{table}");
     for key in
         ["url", "body_matches", "json", "insecure_skip_verify", "max_age", "on_budget_exhausted", "plateau"]
     {
