@@ -94,7 +94,9 @@ async fn a_check_that_cannot_run_here_is_no_failure() {
 fn the_table_of_kinds_has_a_row_for_each_kind_with_all_its_keys() {
     let table = reference_table();
     assert_eq!(table.lines().count(), 2 + KINDS.len(), "{table}");
-    assert!(table.contains("\n| `tcp` | startup | **`address`** | a connection is established; "), "{table}");
+    let tcp = "| `tcp` | startup | **`address`** | a connection is established; where it is the app's own port, `gates` is \
+               `always` by default |\n";
+    assert!(table.contains(tcp), "{table}");
     for key in
         ["url", "body_matches", "json", "insecure_skip_verify", "max_age", "on_budget_exhausted", "plateau"]
     {
