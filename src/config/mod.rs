@@ -50,7 +50,10 @@ mod watch;
 
 pub use cpus::available_cpus;
 pub use error::{Problem, Problems, dotted};
-pub use listener::{Forwarded, Hold, Limits, Listener, NotReady, Timeouts, Upstream};
+pub use listener::{
+    Address, Forwarded, Hold, Limits, Listener, ListenerTls, NotReady, Scheme, Timeouts, Upstream,
+    UpstreamTls,
+};
 pub use load::{Flags, Loaded, Sources, load};
 pub use place::{Path as KeyPath, Place};
 pub use reload::restart_needed;
