@@ -32,6 +32,7 @@ mod multiplex;
 mod pool;
 mod registry;
 mod stack;
+mod upload;
 mod upstream;
 mod worker;
 
