@@ -10,7 +10,9 @@
 //! the run, also when it is dropped.
 
 mod client;
+mod http;
 mod keys;
+mod requests;
 mod stats;
 
 use std::cell::Cell;
@@ -19,14 +21,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use http::{HeaderName, HeaderValue};
+use ::http::{HeaderName, HeaderValue};
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use self::client::{Answered, Client, Plan, Unreachable};
-use self::keys::{Keys, OnBudgetExhausted, accept, p95, recipe};
+use self::keys::{Keys, OnBudgetExhausted, accept, p95};
+use self::requests::Listed;
 use self::stats::{Figures, Stats};
 use super::own;
 use super::{Check, CheckError, CheckFuture, CheckResult, Context, Evidence, Kind, Report};
@@ -133,12 +136,10 @@ impl Warmup {
 
     fn plan(&self, target: &super::Target) -> Plan {
         let token = HeaderValue::try_from(&*self.context.warmup_token).expect("a token is a header value");
-        let recipes =
-            self.keys.requests.iter().map(|keys| recipe(keys).expect("configuration accepted the request"));
         Plan {
             address: target.address,
             timeout: self.timeout,
-            recipes: recipes.collect(),
+            recipes: self.keys.requests.iter().map(Listed::recipe).collect(),
             token: (HeaderName::from_static(WARMUP_HEADER), token),
         }
     }
