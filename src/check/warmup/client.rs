@@ -1,16 +1,28 @@
 //! One warm-up client: a connection to the listener that it keeps, one request at a time.
 //!
-//! The connection is driven by the client's own future, so dropping that closes it.
+//! If the list has requests of both protocols, it is one connection for each. Connections are driven by the client's
+//! own future, so dropping that closes them.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use http::header::{HeaderName, HeaderValue};
+use tokio::sync::mpsc;
 
-use super::http::{Open, Recipe, exchange};
 use super::stats::Outcome;
+use super::{grpc, http as http1};
+use crate::check::grpc::link::Link;
 use crate::check::own::one_line;
+
+/// One of the requests that warm the app, ready to be sent.
+#[derive(Clone, Debug)]
+pub(super) enum Recipe {
+    Http(http1::Recipe),
+    Grpc(grpc::Recipe),
+}
 
 /// Where and how to send.
 #[derive(Clone, Debug)]
@@ -35,16 +47,17 @@ pub(super) struct Answered {
 #[derive(Debug)]
 pub(super) struct Unreachable(pub std::io::Error);
 
-/// A client with at most one open connection.
+/// A client with at most one open connection for each protocol.
 #[derive(Debug)]
-pub(super) struct Client {
+struct Client {
     plan: Arc<Plan>,
-    open: Option<Open>,
+    http: Option<http1::Open>,
+    grpc: Option<Link>,
 }
 
 impl Client {
-    pub(super) fn new(plan: Arc<Plan>) -> Self {
-        Self { plan, open: None }
+    fn new(plan: Arc<Plan>) -> Self {
+        Self { plan, http: None, grpc: None }
     }
 
     /// Sends the request and reads the whole answer.
@@ -52,26 +65,81 @@ impl Client {
     /// # Errors
     ///
     /// Only if the listener cannot be connected to; what the app does is an [`Answered`].
-    pub(super) async fn send(&mut self, recipe: usize) -> Result<Answered, Unreachable> {
+    async fn send(&mut self, recipe: usize) -> Result<Answered, Unreachable> {
         let plan = Arc::clone(&self.plan);
         let recipe = &plan.recipes[recipe % plan.recipes.len()];
         let began = Instant::now();
-        // A connection that broke or ran out of time is not used again.
-        let open = self.open.take();
-        let ended = tokio::time::timeout(plan.timeout, exchange(&plan, recipe, open)).await;
+        let ended = tokio::time::timeout(plan.timeout, self.exchange(&plan, recipe)).await;
         let latency = began.elapsed();
         let why = match ended {
-            Ok(Ok((open, verdict))) => {
-                self.open = open;
-                verdict.err()
-            }
+            Ok(Ok(verdict)) => verdict.err(),
             Ok(Err(Trouble::Unreachable(error))) => return Err(Unreachable(error)),
-            Ok(Err(Trouble::Broken(error))) => Some(error),
+            Ok(Err(Trouble::Broken(why))) => Some(why),
             Err(_) => Some(format!("got no answer within {}", humantime::format_duration(plan.timeout))),
         };
-        let place = |why: String| one_line(&format!("{} {} {why}", recipe.method, recipe.target.path()), 200);
+        let place = |why: String| one_line(&format!("{recipe} {why}"), 200);
         Ok(Answered { outcome: Outcome { ok: why.is_none(), latency }, why: why.map(place) })
     }
+
+    /// A connection that broke or ran out of time is not used again.
+    async fn exchange(&mut self, plan: &Plan, recipe: &Recipe) -> Result<Verdict, Trouble> {
+        match recipe {
+            Recipe::Http(recipe) => {
+                let (open, verdict) = http1::exchange(plan, recipe, self.http.take()).await?;
+                self.http = open;
+                Ok(verdict)
+            }
+            Recipe::Grpc(recipe) => {
+                let (link, verdict) = grpc::exchange(plan, recipe, self.grpc.take()).await?;
+                self.grpc = link;
+                Ok(verdict)
+            }
+        }
+    }
+
+    /// Says goodbye where that is custom.
+    async fn close(self) {
+        if let Some(link) = self.grpc {
+            link.close().await;
+        }
+    }
+}
+
+impl fmt::Display for Recipe {
+    /// `GET /api`, `/pkg.Service/Method`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http(recipe) => write!(f, "{} {}", recipe.method, recipe.target.path()),
+            Self::Grpc(recipe) => f.write_str(recipe.path.path()),
+        }
+    }
+}
+
+/// The life of one client: takes the next request of the list until it is told to stop.
+pub(super) async fn keep_sending(
+    plan: Arc<Plan>,
+    turn: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+    results: mpsc::Sender<Result<Answered, Unreachable>>,
+) {
+    let mut client = Client::new(plan);
+    let mut pause = Duration::ZERO;
+    while !stop.load(Ordering::Relaxed) {
+        let answered = client.send(turn.fetch_add(1, Ordering::Relaxed)).await;
+        pause = match &answered {
+            Ok(answered) if answered.outcome.ok => Duration::ZERO,
+            _ => (pause * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
+        };
+        if results.send(answered).await.is_err() {
+            break;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause), if !pause.is_zero() => {}
+            () = results.closed(), if !pause.is_zero() => break,
+            else => {}
+        }
+    }
+    client.close().await;
 }
 
 /// Why there is no answer to judge.
@@ -95,3 +163,7 @@ pub(super) fn in_words(kind: &HeaderValue) -> String {
         other => other.replace('_', " "),
     }
 }
+
+/// Of a client after a failure; doubles with each further one.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use super::client::{Plan, Trouble, Verdict, in_words};
 use crate::check::values::Expect;
 
-/// One of the requests that warm the app, ready to be sent.
+/// One of the HTTP requests that warm the app.
 #[derive(Clone, Debug)]
 pub(super) struct Recipe {
     pub method: http::Method,

@@ -14,7 +14,8 @@ use crate::config::{KeyError, Listener, Own};
 pub(super) struct Keys {
     /// Name of the listener to send through; may be left out if there is only one.
     pub listener: Option<String>,
-    /// Sent in turn: "GET /path", or { method, path, headers, body, expect }.
+    /// Sent in turn: "GET /path", { method, path, headers, body, expect }, { grpc: /pkg.Service/Method, message,
+    /// metadata, expect_status } or { grpc: health, service }.
     pub requests: Vec<Listed>,
     /// Requests at once.
     #[serde(default = "concurrency")]
