@@ -11,7 +11,8 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::checks::{News, accept, listener, run_with};
 use crate::support::python::PythonServer;
-use crate::support::servers::stranger;
+use crate::support::servers::{free_port, stranger};
+use crate::support::{Sidecar, eventually};
 
 /// Warms through this address.
 async fn warm(address: SocketAddr, requests: Value, more: Value) -> CheckResult {
@@ -115,6 +116,62 @@ async fn a_peer_without_http2_is_told_so() {
         warm(address, json!([{ "grpc": "health" }]), json!({ "budget": "200ms" })).await.expect_err("HTTP/1");
     let why = "/grpc.health.v1.Health/Check answered \"HTTP/1.1 400 Bad Request content-length: 0\", expected HTTP/2";
     assert!(error.to_string().ends_with(why), "{error}");
+}
+
+/// A sidecar before this upstream, with the check `warm`.
+fn config(upstream: &str, requests: Value) -> Value {
+    json!({
+        "listeners": { "http": {
+            "listen": "127.0.0.1:0",
+            "upstream": upstream,
+            "not_ready": "reject",
+            "hold": { "for": "100ms" },
+        } },
+        "admin": { "listen": "127.0.0.1:0" },
+        "checks": { "warm": { "timeout": "2s", "warmup": { "requests": requests, "success_ratio": 1.0 } } },
+    })
+}
+
+#[tokio::test]
+async fn an_app_of_grpc_is_warmed_through_the_sidecar() {
+    let Some(server) = PythonServer::start("health.py", &[]) else { return };
+    let said =
+        json!({ "grpc": "/test.Echo/Say", "message": "CgVoZWxsbw==", "metadata": { "wanted-length": "7" } });
+    let upstream = format!("h2c://{}", server.address());
+    let sidecar = Sidecar::start(&config(&upstream, json!([said, { "grpc": "health" }]))).await;
+    sidecar.until_ready().await;
+    let status = sidecar.ask("/status").await.text();
+    assert!(status.contains("50/50 ok, p95 "), "{status}");
+}
+
+#[tokio::test]
+async fn what_fails_on_the_way_is_told_in_the_words_of_grpc() {
+    let Some(server) = PythonServer::start("health.py", &[]) else { return };
+    // The token is the sidecar's own: it does not go to the app, and the app says so.
+    let secret =
+        json!({ "grpc": "/test.Echo/Say", "metadata": { "wanted-metadata": "x-readygate-warmup=" } });
+    let nobody = format!("h2c://127.0.0.1:{}", free_port());
+    for (upstream, request, why) in [
+        (
+            format!("h2c://{}", server.address()),
+            secret,
+            "FAILED_PRECONDITION (9) \"x-readygate-warmup is None\"",
+        ),
+        (
+            nobody,
+            json!({ "grpc": "health" }),
+            "got UNAVAILABLE (14) from the sidecar: the app refuses connections",
+        ),
+    ] {
+        let sidecar = Sidecar::start(&config(&upstream, json!([request]))).await;
+        let mut status = Value::Null;
+        eventually(why, Duration::from_secs(10), async || {
+            status = serde_json::from_str(&sidecar.ask("/status").await.text()).expect("JSON");
+            let warm = serde_json::to_string(&status["checks"]).expect("JSON").replace("\\\"", "\"");
+            warm.contains(why)
+        })
+        .await;
+    }
 }
 
 #[test]
