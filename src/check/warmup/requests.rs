@@ -50,7 +50,7 @@ struct RequestKeys {
     message: Option<String>,
     /// The call's metadata; values of names that end in -bin are base64.
     metadata: Option<Headers>,
-    /// Codes of a good answer to the call; [0] if not given.
+    /// Codes of a good answer to the call; 0 alone if not given.
     expect_status: Option<Vec<u32>>,
     /// Whose health is asked for; the whole server's if not given.
     service: Option<String>,
