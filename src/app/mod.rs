@@ -91,7 +91,7 @@ async fn serve(sources: Sources, loaded: Loaded, telemetry: Telemetry) -> Result
         supervisor::rules(&config.checks),
         supervisor::app_names(&listeners),
         beats.clone(),
-        wiring::gate_observer(metrics.clone(), events.clone()),
+        wiring::gate_observer(metrics.clone(), events.clone(), proxy.ramps()),
         started,
     );
     let drain_settings = wiring::drain_settings(&config);

@@ -15,6 +15,7 @@ use crate::traffic::{Counters, ErrorKind};
 
 use super::Setup;
 use super::error::ProxyError;
+use super::ramp::{Climb, first_places};
 use super::registry::Connections;
 use super::upstream::Upstream;
 
@@ -27,6 +28,7 @@ pub struct Shared {
     pub connections: Arc<Semaphore>,
     /// Places at the app, if `limits.in_flight` is on.
     pub in_flight: ArcSwapOption<Semaphore>,
+    pub ramp: Climb,
     waiting: AtomicUsize,
     /// Places for connections that a reload took away while they were in use.
     excess: AtomicUsize,
@@ -34,11 +36,14 @@ pub struct Shared {
 
 impl Shared {
     pub fn new(listener: &Listener, warmup_token: &Arc<str>) -> Self {
+        let ramp = Climb::default();
+        ramp.configure(listener);
         Self {
+            ramp,
             name: listener.name.clone(),
             warmup_token: Arc::clone(warmup_token),
             connections: Arc::new(Semaphore::new(listener.limits.connections)),
-            in_flight: ArcSwapOption::new(places(listener)),
+            in_flight: ArcSwapOption::new(first_places(listener)),
             waiting: AtomicUsize::new(0),
             excess: AtomicUsize::new(0),
         }
@@ -54,6 +59,7 @@ impl Shared {
             let forgotten = self.connections.forget_permits(before - after);
             self.excess.fetch_add(before - after - forgotten, Ordering::Relaxed);
         }
+        self.ramp.configure(new);
         if old.limits.in_flight != new.limits.in_flight {
             self.in_flight.store(places(new));
         }
@@ -72,7 +78,7 @@ impl Shared {
     }
 }
 
-fn places(listener: &Listener) -> Option<Arc<Semaphore>> {
+pub fn places(listener: &Listener) -> Option<Arc<Semaphore>> {
     listener.limits.in_flight.map(|limit| Arc::new(Semaphore::new(limit)))
 }
 

@@ -30,6 +30,7 @@ mod lease;
 mod metered;
 mod multiplex;
 mod pool;
+mod ramp;
 mod registry;
 mod stack;
 mod upload;
@@ -48,6 +49,7 @@ use crate::config::{Config, Listener};
 use crate::gate::Gate;
 use crate::traffic::Traffic;
 
+pub use self::ramp::Ramps;
 pub use self::worker::Worker;
 
 use self::lane::Shared;
@@ -120,6 +122,11 @@ impl Proxy {
     /// The address of each listener, with the port that the kernel chose where 0 was asked for.
     pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
         self.bound.iter().map(|bound| bound.socket.local_addr()).collect()
+    }
+
+    /// The ramps of the listeners, to be told when the gate opens.
+    pub fn ramps(&self) -> Ramps {
+        Ramps::new(self.bound.iter().map(|bound| Arc::clone(&bound.shared)))
     }
 
     /// The part of one worker (0-based), to be moved to its thread.

@@ -62,8 +62,12 @@ impl Worker {
         let deadline = loop {
             tokio::select! {
                 _ = tick.tick() => {
-                    beat.mark(clock.tick());
+                    let now = clock.tick();
+                    beat.mark(now);
                     sweep(&lanes);
+                    if self.number == 0 {
+                        lanes.iter().for_each(|lane| lane.shared.ramp.grow(&lane.shared, now));
+                    }
                 }
                 Ok(()) = self.setup.config.changed() => self.configure(&lanes),
                 changed = self.setup.orders.changed() => {
