@@ -18,7 +18,8 @@
 //!     gate          the state machine, and the views that probes and requests read
 //!     drain         how the pod leaves: hooks and signals in any order, one end
 //!     traffic       what the data plane counts      metrics    what /metrics says
-//!     telemetry     logs                            signals    SIGTERM and its like
+//!     telemetry     logs                            tls        certificates, and whom to trust
+//!     signals       SIGTERM and its like
 //! ```
 //!
 //! What parts of one floor tell each other goes through closures that `app::wiring` makes.
@@ -65,4 +66,5 @@ pub mod proxy;
 pub mod signals;
 pub mod supervisor;
 pub mod telemetry;
+pub mod tls;
 pub mod traffic;
