@@ -4,18 +4,19 @@
 //! asked. The host name that is configured is the one that is asked for (SNI) and verified; an IP address is
 //! not sent.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+use super::pem::{FileError, Pem, Role};
+use super::rotation::Made;
 
 /// Whom a client trusts.
 #[derive(Clone, Debug)]
@@ -29,53 +30,80 @@ pub enum Trust {
 }
 
 impl Trust {
+    /// One handshake, with a configuration of its own; no protocol is negotiated in it.
+    ///
+    /// # Errors
+    ///
+    /// The authorities cannot be read, or the server is not whom it should be.
     pub async fn handshake(
         &self,
         stream: TcpStream,
         host_name: &str,
     ) -> Result<TlsStream<TcpStream>, String> {
         let name = ServerName::try_from(host_name.to_owned()).map_err(|error| error.to_string())?;
-        let config = self.config().await?;
-        let connected = TlsConnector::from(config).connect(name, stream).await;
+        let trust = self.clone();
+        // A file system that hangs must not hold the thread.
+        let made = tokio::task::spawn_blocking(move || {
+            let authorities = trust.read()?;
+            trust.client(authorities.as_ref(), &[])
+        });
+        let config = made.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        let connected = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
         connected.map_err(|error| format!("the TLS handshake failed: {error}"))
     }
 
-    async fn config(&self) -> Result<Arc<ClientConfig>, String> {
+    fn read(&self) -> Result<Option<Pem>, FileError> {
+        match self {
+            Self::File(path) => Pem::read(path, Role::Authorities).map(Some),
+            Self::Public | Self::Anybody => Ok(None),
+        }
+    }
+
+    /// `authorities` are those of [`Trust::File`].
+    fn client(&self, authorities: Option<&Pem>, protocols: &[&[u8]]) -> Result<ClientConfig, FileError> {
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?;
-        let config = match self {
-            Self::Public => {
-                let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-                builder.with_root_certificates(roots).with_no_client_auth()
-            }
-            Self::File(path) => {
-                let roots = read_roots(path).await?;
-                builder.with_root_certificates(roots).with_no_client_auth()
-            }
-            Self::Anybody => builder
+            .expect("ring has the cipher suites of both versions");
+        let mut config = match (self, authorities) {
+            (Self::Anybody, _) => builder
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(Unverified(provider)))
                 .with_no_client_auth(),
+            (_, Some(pem)) => builder.with_root_certificates(pem.authorities()?).with_no_client_auth(),
+            (_, None) => {
+                let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+                builder.with_root_certificates(roots).with_no_client_auth()
+            }
         };
-        Ok(Arc::new(config))
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        Ok(config)
     }
 }
 
-async fn read_roots(path: &Path) -> Result<RootCertStore, String> {
-    let shown = path.display();
-    let read = |error: io::Error| format!("cannot read the certificate authorities in {shown}: {error}");
-    let pem = tokio::fs::read(path).await.map_err(read)?;
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|error| format!("{shown} is not PEM: {error}"))?;
-        roots.add(certificate).map_err(|error| format!("a certificate in {shown} is broken: {error}"))?;
+/// The client's side where it lives for long: made once, and again when the authorities change.
+#[derive(Clone, Debug)]
+pub struct Client(pub Arc<ClientConfig>);
+
+/// What a [`Client`] is made of.
+#[derive(Clone, Debug)]
+pub struct ClientFiles {
+    pub trust: Trust,
+    /// Offered by ALPN, the favourite first.
+    pub protocols: &'static [&'static [u8]],
+}
+
+impl Made for Client {
+    type Files = ClientFiles;
+    type Contents = Option<Pem>;
+
+    fn read(files: &ClientFiles) -> Result<Option<Pem>, FileError> {
+        files.trust.read()
     }
-    if roots.is_empty() {
-        return Err(format!("no certificate in {shown}, expected at least one in PEM"));
+
+    fn make(files: &ClientFiles, authorities: &Option<Pem>) -> Result<Self, FileError> {
+        files.trust.client(authorities.as_ref(), files.protocols).map(|config| Self(Arc::new(config)))
     }
-    Ok(roots)
 }
 
 /// Takes any certificate; the handshake must still be signed with its key.
