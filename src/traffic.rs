@@ -41,12 +41,18 @@ pub enum ErrorKind {
     UpstreamBroken,
     /// No answer within `timeouts.response`.
     ResponseTimeout,
+    /// The app's port accepts, and no TLS connection comes of it.
+    UpstreamTls,
+    /// A client's TLS handshake failed.
+    TlsHandshake,
+    /// A request that is not ours came where only our own may come.
+    Forbidden,
     /// A fault of ours.
     Internal,
 }
 
 impl ErrorKind {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::BadRequest,
         Self::ClientClosed,
         Self::NotReady,
@@ -59,6 +65,9 @@ impl ErrorKind {
         Self::UpstreamProtocol,
         Self::UpstreamBroken,
         Self::ResponseTimeout,
+        Self::UpstreamTls,
+        Self::TlsHandshake,
+        Self::Forbidden,
         Self::Internal,
     ];
 
@@ -77,6 +86,9 @@ impl ErrorKind {
             Self::UpstreamProtocol => "upstream_protocol",
             Self::UpstreamBroken => "upstream_broken",
             Self::ResponseTimeout => "response_timeout",
+            Self::UpstreamTls => "upstream_tls",
+            Self::TlsHandshake => "tls_handshake",
+            Self::Forbidden => "forbidden",
             Self::Internal => "internal",
         }
     }

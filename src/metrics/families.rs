@@ -145,7 +145,7 @@ pub const TLS_CERTIFICATE_EXPIRY: Family = gauge(
 pub const TLS_RELOADS: Family = counter(
     "readygate_tls_reloads_total",
     &["listener", "result"],
-    "Changes of a listener's certificate, key or client authorities, by what became of them.",
+    "Changes of a listener's certificate, key or authorities, by what became of them.",
 );
 pub const DRAIN_SECONDS: Family =
     gauge("readygate_drain_seconds", &[], "How long the drain took; NaN before its end.");

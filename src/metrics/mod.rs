@@ -170,16 +170,15 @@ impl Metrics {
         self.0.reloads[result as usize].increment(1);
     }
 
-    /// Makes the series of a listener that speaks TLS; it has no certificate yet.
-    pub fn tls_listener(&self, name: &str) {
-        self.tls_certificate(name, None);
+    /// Makes the series of a listener with files of TLS.
+    pub fn tls_files(&self, name: &str) {
         let make = Maker(&self.0.recorder);
         for result in CertificateResult::ALL {
             make.counter(TLS_RELOADS, &[name, result.name()]).increment(0);
         }
     }
 
-    /// Sets the end of the certificate that a listener serves.
+    /// Sets the end of the certificate that a listener serves; none while it has no certificate.
     pub fn tls_certificate(&self, listener: &str, not_after: Option<SystemTime>) {
         // A date before 1970 counts as 1970.
         let since = |end: SystemTime| end.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();

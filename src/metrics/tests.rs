@@ -17,7 +17,8 @@ fn metrics() -> Metrics {
         CheckSeries { name: "warm", kind: "warmup", warmup_quantiles: &[0.5, 0.95] },
     ]);
     metrics.listener("http", &figures());
-    metrics.tls_listener("http");
+    metrics.tls_files("http");
+    metrics.tls_certificate("http", None);
     metrics
 }
 

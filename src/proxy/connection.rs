@@ -8,15 +8,18 @@ use tokio::net::TcpStream;
 
 use super::http1;
 use super::lane::Lane;
-use super::registry::ConnectionState;
+use super::registry::{ConnectionState, Entrance};
+use super::terminate::terminate;
 
 /// Serves one connection until it ends.
-pub async fn serve(stream: TcpStream, peer: SocketAddr, lane: Rc<Lane>) {
-    let state = ConnectionState::new(peer, &lane.clock);
+pub async fn serve(stream: TcpStream, peer: SocketAddr, entrance: Entrance, lane: Rc<Lane>) {
+    let state = ConnectionState::new(peer, entrance, &lane.clock);
     lane.connections.add(&state);
     lane.counters.connection_opened();
     let _open = Open(Rc::clone(&lane));
-    http1::serve(stream, Bytes::new(), state, lane).await;
+    if let Some(stream) = terminate(stream, &state, &lane).await {
+        http1::serve(stream, Bytes::new(), state, lane).await;
+    }
 }
 
 /// Counts the connection as closed, however it ended.

@@ -68,6 +68,9 @@ impl ProxyError {
             ErrorKind::UpstreamProtocol => (StatusCode::BAD_GATEWAY, "the app's answer is not HTTP\n"),
             ErrorKind::UpstreamBroken => (StatusCode::BAD_GATEWAY, "the app's answer broke off\n"),
             ErrorKind::ResponseTimeout => (StatusCode::GATEWAY_TIMEOUT, "the app did not answer in time\n"),
+            ErrorKind::UpstreamTls => (StatusCode::BAD_GATEWAY, "no TLS connection to the app\n"),
+            ErrorKind::TlsHandshake => (StatusCode::BAD_REQUEST, "this port speaks TLS\n"),
+            ErrorKind::Forbidden => (StatusCode::FORBIDDEN, "only warm-up requests come this way\n"),
             ErrorKind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "readygate failed\n"),
         };
         let mut response = Response::new(Body::full(Bytes::from_static(text.as_bytes())));

@@ -8,15 +8,15 @@ use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
-use tokio::net::TcpStream;
 
 use super::lane::Lane;
 use super::metered::{Metered, Tally};
 use super::registry::{ConnectionState, Order, Stage};
 use super::stack::Stack;
+use super::terminate::Stream;
 
 /// Serves requests until the client, the app or the worker wants no more.
-pub async fn serve(stream: TcpStream, early: Bytes, state: Rc<ConnectionState>, lane: Rc<Lane>) {
+pub async fn serve(stream: Stream, early: Bytes, state: Rc<ConnectionState>, lane: Rc<Lane>) {
     let limits = lane.settings().listener.limits.clone();
     let io = Metered::new(stream, early, ClientSide { state: Rc::clone(&state), lane: Rc::clone(&lane) });
     let connection = http1::Builder::new()
@@ -42,7 +42,7 @@ pin_project! {
     /// hyper's connection, and an ear for the worker's orders.
     struct Driver {
         #[pin]
-        connection: http1::Connection<TokioIo<Metered<TcpStream, ClientSide>>, Stack>,
+        connection: http1::Connection<TokioIo<Metered<Stream, ClientSide>>, Stack>,
         state: Rc<ConnectionState>,
         finishing: bool,
     }

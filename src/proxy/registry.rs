@@ -15,6 +15,15 @@ use crate::config::Timeouts;
 
 use super::lane::Clock;
 
+/// Which socket a connection came by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entrance {
+    /// The listener's own.
+    Clients,
+    /// The one for warm-up requests to a listener that speaks TLS.
+    Warmup,
+}
+
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
@@ -44,6 +53,7 @@ pub struct ConnectionState {
     pub peer: SocketAddr,
     /// The peer's address as `X-Forwarded-For` wants it.
     pub peer_value: HeaderValue,
+    pub entrance: Entrance,
     stage: Cell<Stage>,
     /// When the stage began, on the coarse clock.
     since: Cell<u64>,
@@ -52,11 +62,12 @@ pub struct ConnectionState {
 }
 
 impl ConnectionState {
-    pub fn new(peer: SocketAddr, clock: &Clock) -> Rc<Self> {
+    pub fn new(peer: SocketAddr, entrance: Entrance, clock: &Clock) -> Rc<Self> {
         let address = peer.ip().to_canonical().to_string();
         Rc::new(Self {
             peer,
             peer_value: HeaderValue::from_str(&address).expect("an address is visible ASCII"),
+            entrance,
             stage: Cell::new(Stage::Silent),
             since: Cell::new(clock.millis()),
             order: Cell::new(Order::Serve),

@@ -76,7 +76,7 @@ impl Upstream {
         let mut waiting = None;
         loop {
             if !lane.view.word().app_refuses(lane.number) {
-                match dial(&listener.upstream, listener.timeouts.connect).await {
+                match dial(&listener.upstream, &lane.tls, listener.timeouts.connect).await {
                     Ok(stream) => {
                         lane.gate.app_accepted(lane.number);
                         return Lease::open(stream, lane).await;
@@ -133,7 +133,7 @@ impl Upstream {
         tokio::task::spawn_local(async move {
             loop {
                 if lane.view.word().app_refuses(lane.number)
-                    && let Ok(stream) = dial(&app, timeout).await
+                    && let Ok(stream) = dial(&app, &lane.tls, timeout).await
                 {
                     lane.gate.app_accepted(lane.number);
                     if let Ok(lease) = Lease::open(stream, &lane).await {

@@ -1,6 +1,6 @@
 //! The server's side: a certificate and its key, as a configuration for rustls.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -15,7 +15,7 @@ use super::validity::not_after;
 /// Who a listener is, ready to serve.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    /// TLS 1.2 and 1.3; offers HTTP/2 and HTTP/1.1.
+    /// TLS 1.2 and 1.3.
     pub config: Arc<ServerConfig>,
     /// The end of the certificate's validity: of the leaf's, the one that is renewed.
     pub not_after: Option<SystemTime>,
@@ -29,6 +29,8 @@ pub struct IdentityFiles {
     pub key: PathBuf,
     /// Those whose certificates clients must show; none: clients show none.
     pub client_ca: Option<PathBuf>,
+    /// Offered by ALPN, the favourite first.
+    pub protocols: &'static [&'static [u8]],
 }
 
 /// What stood in the files at one look.
@@ -37,22 +39,6 @@ pub struct Contents {
     certificate: Pem,
     key: Pem,
     client_ca: Option<Pem>,
-}
-
-impl Identity {
-    /// Reads the files once.
-    ///
-    /// # Errors
-    ///
-    /// A file cannot be read or is not what it should be, or the key is that of another certificate.
-    pub fn load(certificate: &Path, key: &Path, client_ca: Option<&Path>) -> Result<Self, FileError> {
-        let files = IdentityFiles {
-            certificate: certificate.into(),
-            key: key.into(),
-            client_ca: client_ca.map(Into::into),
-        };
-        Self::make(&files, &Self::read(&files)?)
-    }
 }
 
 impl Made for Identity {
@@ -68,7 +54,7 @@ impl Made for Identity {
         })
     }
 
-    fn make(_: &IdentityFiles, contents: &Contents) -> Result<Self, FileError> {
+    fn make(files: &IdentityFiles, contents: &Contents) -> Result<Self, FileError> {
         let Contents { certificate, key, client_ca } = contents;
         let chain = certificate.certificates()?;
         let private_key = key.private_key()?;
@@ -98,7 +84,7 @@ impl Made for Identity {
             }
             source => FileError::UnusableKey { path: key.path().into(), source },
         })?;
-        config.alpn_protocols = vec![H2.to_vec(), HTTP_1_1.to_vec()];
+        config.alpn_protocols = files.protocols.iter().map(|name| name.to_vec()).collect();
         // Sessions are resumed by tickets, which cost no memory here. Their key is made with the identity and goes
         // with it, so that nobody resumes what authorities that are gone had let in.
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -115,28 +101,32 @@ pub const HTTP_1_1: &[u8] = b"http/1.1";
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn data(name: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tls").join(name)
     }
 
-    fn refused(certificate: &str, key: &str, client_ca: Option<&str>) -> String {
-        let client_ca = client_ca.map(data);
-        let error =
-            Identity::load(&data(certificate), &data(key), client_ca.as_deref()).expect_err("refused");
-        error.to_string().replace(&*data("").to_string_lossy(), "")
+    fn load(certificate: &str, key: &str, client_ca: Option<&str>) -> Result<Identity, String> {
+        let files = IdentityFiles {
+            certificate: data(certificate),
+            key: data(key),
+            client_ca: client_ca.map(data),
+            protocols: &[H2, HTTP_1_1],
+        };
+        let made = Identity::read(&files).and_then(|contents| Identity::make(&files, &contents));
+        made.map_err(|error| error.to_string().replace(&*data("").to_string_lossy(), ""))
     }
 
     #[test]
     fn a_pair_says_when_it_ends() {
-        let identity = Identity::load(&data("expired.crt"), &data("expired.key"), None).expect("a pair");
+        let identity = load("expired.crt", "expired.key", None).expect("a pair");
         let end = identity.not_after.expect("a date");
         assert_eq!(humantime::format_rfc3339(end).to_string(), "2020-01-02T00:00:00Z");
         assert_eq!(identity.config.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
-        assert!(
-            Identity::load(&data("loopback.crt"), &data("loopback.key"), Some(&data("loopback.crt"))).is_ok()
-        );
+        assert!(load("loopback.crt", "loopback.key", Some("loopback.crt")).is_ok());
     }
 
     #[test]
@@ -169,7 +159,7 @@ mod tests {
                 "no certificate in loopback.key, expected at least one in PEM",
             ),
         ] {
-            assert_eq!(refused(certificate, key, client_ca), why);
+            assert_eq!(load(certificate, key, client_ca).expect_err(why), why);
         }
     }
 }

@@ -15,6 +15,6 @@ mod validity;
 
 pub use self::identity::{H2, HTTP_1_1, Identity, IdentityFiles};
 pub use self::pem::FileError;
-pub use self::rotation::{INTERVAL, InForce, Look, Rotation};
+pub use self::rotation::{INTERVAL, InForce, Look, Made, Rotation};
 pub use self::trust::{Client, ClientFiles, Trust};
 pub use self::validity::not_after;

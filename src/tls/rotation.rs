@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::{ArcSwapOption, Guard};
+use arc_swap::ArcSwapOption;
 
 use super::pem::FileError;
 
@@ -22,8 +22,8 @@ impl<T> InForce<T> {
     }
 
     /// Without a lock.
-    pub fn load(&self) -> Guard<Option<Arc<T>>> {
-        self.0.load()
+    pub fn load(&self) -> Option<Arc<T>> {
+        self.0.load_full()
     }
 }
 
@@ -136,6 +136,7 @@ mod tests {
                 certificate: self.0.join("tls.crt"),
                 key: self.0.join("tls.key"),
                 client_ca: None,
+                protocols: &[],
             })
         }
     }
@@ -147,7 +148,7 @@ mod tests {
     }
 
     fn end(rotation: &Rotation<Identity>) -> Option<std::time::SystemTime> {
-        rotation.in_force().load().as_ref().and_then(|identity| identity.not_after)
+        rotation.in_force().load().and_then(|identity| identity.not_after)
     }
 
     #[test]

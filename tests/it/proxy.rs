@@ -8,6 +8,7 @@ mod framing;
 mod limits;
 mod pooling;
 mod streaming;
+mod tls;
 mod waiting;
 mod wire;
 

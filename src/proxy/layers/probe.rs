@@ -10,11 +10,11 @@ use pin_project_lite::pin_project;
 use tower::Service;
 
 use crate::gate::Verdict;
-use crate::traffic::WARMUP_HEADER;
+use crate::traffic::{ErrorKind, WARMUP_HEADER};
 
 use super::super::body::Body;
 use super::super::error::ProxyError;
-use super::super::registry::Stage;
+use super::super::registry::{Entrance, Stage};
 use super::super::stack::Inbound;
 
 #[derive(Clone, Debug)]
@@ -31,6 +31,14 @@ impl<S: Service<Inbound, Response = Response<Body>, Error = ProxyError>> Service
 
     fn call(&mut self, mut inbound: Inbound) -> Self::Future {
         inbound.connection.enter(Stage::Busy, &inbound.lane.clock);
+        if let Some(token) = inbound.request.headers_mut().remove(WARMUP_HEADER) {
+            inbound.warmup = token.as_bytes() == inbound.lane.shared.warmup_token.as_bytes();
+        }
+        if inbound.connection.entrance == Entrance::Warmup && !inbound.warmup {
+            let response = refusal(&inbound);
+            inbound.connection.enter(Stage::Idle, &inbound.lane.clock);
+            return Probed::Answered { response: Some(response) };
+        }
         if let Some(path) = &inbound.settings.listener.ready_path
             && inbound.request.uri().path() == path
         {
@@ -38,11 +46,16 @@ impl<S: Service<Inbound, Response = Response<Body>, Error = ProxyError>> Service
             inbound.connection.enter(Stage::Idle, &inbound.lane.clock);
             return Probed::Answered { response: Some(response) };
         }
-        if let Some(token) = inbound.request.headers_mut().remove(WARMUP_HEADER) {
-            inbound.warmup = token.as_bytes() == inbound.lane.shared.warmup_token.as_bytes();
-        }
         Probed::Passed { inner: self.0.call(inbound) }
     }
+}
+
+/// Nobody but the warm-up comes by its entrance: that would go round TLS, and round who may speak it.
+fn refusal(inbound: &Inbound) -> Response<Body> {
+    inbound.lane.counters.error(ErrorKind::Forbidden);
+    let mut response = ProxyError::new(ErrorKind::Forbidden).answer();
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// What `/ready` says on the admin port, for those that can only probe this one.

@@ -6,6 +6,7 @@ pub mod http;
 pub mod machine;
 pub mod servers;
 pub mod sidecar;
+pub mod tls;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
