@@ -1,7 +1,7 @@
 //! The key `tls` of the kinds that speak a server's own protocol: what it may say, and whom it makes them trust.
 //!
-//! No protocol is negotiated by checks, unlike by the kubelet, which speaks HTTP/2 where the server offers it: so
-//! `http` is answered by HTTP/1.1.
+//! A protocol is negotiated for `grpc` only, unlike by the kubelet, which speaks HTTP/2 where the server offers it:
+//! so `http` is answered by HTTP/1.1.
 
 use std::borrow::Cow;
 use std::fmt;

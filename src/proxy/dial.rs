@@ -32,6 +32,16 @@ pin_project! {
     }
 }
 
+impl Stream {
+    /// What ALPN agreed on (RFC 7301).
+    pub fn protocol(&self) -> Option<&[u8]> {
+        match self {
+            Self::Tcp { .. } | Self::Unix { .. } => None,
+            Self::Tls { stream } => stream.get_ref().1.alpn_protocol(),
+        }
+    }
+}
+
 /// The app's port accepts, and no TLS connection comes of it.
 #[derive(Debug, thiserror::Error)]
 #[error("TLS: {0}")]

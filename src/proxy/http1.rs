@@ -8,15 +8,18 @@ use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::lane::Lane;
 use super::metered::{Metered, Tally};
 use super::registry::{ConnectionState, Order, Stage};
 use super::stack::Stack;
-use super::terminate::Stream;
 
 /// Serves requests until the client, the app or the worker wants no more.
-pub async fn serve(stream: Stream, early: Bytes, state: Rc<ConnectionState>, lane: Rc<Lane>) {
+pub async fn serve<S>(stream: S, early: Bytes, state: Rc<ConnectionState>, lane: Rc<Lane>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
     let limits = lane.settings().listener.limits.clone();
     let io = Metered::new(stream, early, ClientSide { state: Rc::clone(&state), lane: Rc::clone(&lane) });
     let connection = http1::Builder::new()
@@ -40,15 +43,15 @@ pub async fn serve(stream: Stream, early: Bytes, state: Rc<ConnectionState>, lan
 
 pin_project! {
     /// hyper's connection, and an ear for the worker's orders.
-    struct Driver {
+    struct Driver<S> {
         #[pin]
-        connection: http1::Connection<TokioIo<Metered<Stream, ClientSide>>, Stack>,
+        connection: http1::Connection<TokioIo<Metered<S, ClientSide>>, Stack>,
         state: Rc<ConnectionState>,
         finishing: bool,
     }
 }
 
-impl Future for Driver {
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Future for Driver<S> {
     type Output = hyper::Result<()>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {

@@ -23,9 +23,12 @@ mod error;
 mod expect;
 mod forward;
 mod http1;
+mod http2;
 mod lane;
 mod layers;
+mod lease;
 mod metered;
+mod multiplex;
 mod pool;
 mod registry;
 mod stack;
@@ -43,7 +46,7 @@ use tokio::sync::watch;
 
 use crate::config::{Config, Listener, Scheme};
 use crate::gate::Gate;
-use crate::tls::{Client, HTTP_1_1, Identity, InForce};
+use crate::tls::{Client, H2, HTTP_1_1, Identity, InForce};
 use crate::traffic::Traffic;
 
 pub use self::worker::Worker;
@@ -108,7 +111,7 @@ pub struct Tls {
 
 /// The protocols that clients of a listener, and its app, are offered by ALPN.
 pub fn protocols(scheme: Scheme) -> &'static [&'static [u8]] {
-    if scheme.is_http() { &[HTTP_1_1] } else { &[] }
+    if scheme.is_http() { &[H2, HTTP_1_1] } else { &[] }
 }
 
 impl fmt::Debug for Setup {

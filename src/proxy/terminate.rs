@@ -1,7 +1,6 @@
 //! TLS of clients ends here: before their protocol is known, under the deadline of the first byte.
 
 use std::cell::Cell;
-use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use tokio_rustls::server::TlsStream;
 use crate::traffic::ErrorKind;
 
 use super::lane::Lane;
-use super::registry::{ConnectionState, Entrance, Order};
+use super::registry::{ConnectionState, Entrance};
 
 pin_project! {
     /// A client's connection, once nothing stands between it and its protocol.
@@ -37,7 +36,7 @@ pub async fn terminate(stream: TcpStream, state: &ConnectionState, lane: &Lane) 
     let peer = state.peer;
     let begun = Cell::new(false);
     // Boxed: most connections have none, and all have room for it otherwise.
-    let mut handshake = Box::pin(async {
+    let handshake = Box::pin(async {
         // Nothing is set up for a connection that says nothing, as those of probes and of port scanners.
         let first = first_byte(&stream).await?;
         begun.set(first.is_some());
@@ -54,12 +53,12 @@ pub async fn terminate(stream: TcpStream, state: &ConnectionState, lane: &Lane) 
         let stream = Box::new(accepted.await?);
         Ok(Some(Stream::Tls { stream }))
     });
-    let ended = poll_fn(|cx| match state.order(cx) {
-        Order::Cut if begun.get() => Poll::Ready(Err(io::Error::other("it took too long"))),
-        Order::Cut => Poll::Ready(Ok(None)),
-        Order::Serve | Order::Finish => handshake.as_mut().poll(cx),
-    });
-    ended.await.unwrap_or_else(|error: io::Error| {
+    let ended = match state.until_cut(handshake).await {
+        Some(ended) => ended,
+        None if begun.get() => Err(io::Error::other("it took too long")),
+        None => Ok(None),
+    };
+    ended.unwrap_or_else(|error: io::Error| {
         lane.counters.error(ErrorKind::TlsHandshake);
         tracing::debug!(listener = %lane.shared.name, %peer, %error, "TLS handshake failed");
         None

@@ -40,12 +40,26 @@ impl Trust {
         stream: TcpStream,
         host_name: &str,
     ) -> Result<TlsStream<TcpStream>, String> {
+        self.handshake_for(&[], stream, host_name).await
+    }
+
+    /// The same, and offers these protocols (ALPN); a server may pass over the offer.
+    ///
+    /// # Errors
+    ///
+    /// As [`Trust::handshake`].
+    pub async fn handshake_for(
+        &self,
+        protocols: &'static [&'static [u8]],
+        stream: TcpStream,
+        host_name: &str,
+    ) -> Result<TlsStream<TcpStream>, String> {
         let name = ServerName::try_from(host_name.to_owned()).map_err(|error| error.to_string())?;
         let trust = self.clone();
         // A file system that hangs must not hold the thread.
         let made = tokio::task::spawn_blocking(move || {
             let authorities = trust.read()?;
-            trust.client(authorities.as_ref(), &[])
+            trust.client(authorities.as_ref(), protocols)
         });
         let config = made.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         let connected = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
