@@ -29,6 +29,8 @@ pub struct Upstream {
     pub multiplex: Multiplex,
     /// What ALPN agreed on with an app behind `https` when it was last connected to.
     agreed: Cell<Option<Protocol>>,
+    /// Whether the log says that TLS to the app fails, since it last worked.
+    complained: Cell<bool>,
     suspect: Box<dyn Fn()>,
     knocking: Cell<bool>,
     /// Requests that wait for the app.
@@ -59,6 +61,7 @@ impl Upstream {
             pool: Pool::default(),
             multiplex: Multiplex::default(),
             agreed: Cell::new(None),
+            complained: Cell::new(false),
             suspect,
             knocking: Cell::new(false),
             waiting: Cell::new(0),
@@ -117,11 +120,16 @@ impl Upstream {
     /// A new connection, or one that another request made meanwhile where one serves all; None if the app refuses.
     async fn connect(&self, lane: &Rc<Lane>, listener: &Listener) -> Result<Option<Lease>, ProxyError> {
         let failures = self.multiplex.failures.get();
-        let _making = match listener.upstream.scheme {
-            Scheme::Https if self.agreed.get() == Some(Protocol::Http1) => None,
+        let exclusive = || self.agreed.get() == Some(Protocol::Http1);
+        let mut _making = match listener.upstream.scheme {
+            Scheme::Https if exclusive() => None,
             Scheme::H2c | Scheme::Https => Some(self.multiplex.making.lock().await),
             Scheme::Http | Scheme::Unix | Scheme::Tcp => None,
         };
+        if listener.upstream.scheme == Scheme::Https && exclusive() {
+            // Learned while this one waited: each needs a connection of its own, and none need wait for another.
+            _making = None;
+        }
         if let Some(lease) = self.take(lane, listener) {
             return Ok(Some(lease));
         }
@@ -135,6 +143,7 @@ impl Upstream {
         match dial(&listener.upstream, &lane.tls, listener.timeouts.connect).await {
             Ok(stream) => {
                 lane.gate.app_accepted(lane.number);
+                self.complained.set(false);
                 open(stream, lane, listener).await.map(Some)
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -143,7 +152,12 @@ impl Upstream {
             }
             Err(error) => {
                 self.multiplex.failures.set(failures + 1);
-                Err(unreachable(error))
+                let error = unreachable(error);
+                // Does not pass by itself, most often, and no client can heal it: somebody must look.
+                if error.kind == ErrorKind::UpstreamTls && !self.complained.replace(true) {
+                    tracing::warn!(listener = %lane.shared.name, %error, "no TLS connection to the app");
+                }
+                Err(error)
             }
         }
     }

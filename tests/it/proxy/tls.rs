@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::support::servers::program;
 use crate::support::tls::{Dribble, Pki};
 use crate::support::{Sidecar, TestApp, config, eventually, machine, merge};
 
@@ -59,7 +60,7 @@ async fn requests_pass_over_both_versions_and_the_app_hears_of_https() {
         let asked = tokio::task::spawn_blocking(move || {
             let mut openssl = Command::new("openssl");
             openssl.args(["s_client", "-connect", &address, version, "-quiet", "-verify_return_error"]);
-            openssl.args(["-alpn", "h2,http/1.1", "-servername", "localhost", "-CAfile"]).arg(root);
+            openssl.args(["-alpn", "http/1.1", "-servername", "localhost", "-CAfile"]).arg(root);
             openssl.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
             let mut child = openssl.stderr(std::process::Stdio::null()).spawn().expect("it starts");
             let request = b"GET /a HTTP/1.1\r\nhost: app.test\r\nconnection: close\r\n\r\n";
@@ -75,6 +76,34 @@ async fn requests_pass_over_both_versions_and_the_app_hears_of_https() {
     let https = Some("https".to_owned());
     assert_eq!(serving.await.expect("no panic"), [https.clone(), https]);
     assert_eq!(sidecar.metric(ERRORS, "tls_handshake").await, 0.0);
+}
+
+#[tokio::test]
+async fn alpn_decides_and_http_2_is_preferred() {
+    let _turn = machine::shared();
+    let Some(pki) = pki() else { return };
+    let Some(curl) = program("curl") else { return };
+    let (sidecar, _app) = secured(&pki, json!({})).await;
+    for (wanted, version) in [("--http2", "2"), ("--http1.1", "1.1"), ("--no-alpn", "1.1")] {
+        let (curl, root) = (curl.clone(), pki.path("root.crt"));
+        let url = format!("https://localhost:{}/?bytes=70000", sidecar.traffic.port());
+        let asked = tokio::task::spawn_blocking(move || {
+            let mut command = Command::new(curl);
+            command.args([
+                "-sS",
+                "-4",
+                wanted,
+                "-o",
+                "/dev/null",
+                "-w",
+                "%{http_code} %{http_version} %{size_download}",
+            ]);
+            let done = command.arg("--cacert").arg(root).arg(url).output().expect("it starts");
+            String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned()
+        });
+        assert_eq!(asked.await.expect("no panic"), format!("200 {version} 70000"), "{wanted}");
+    }
+    assert_eq!(sidecar.metric("readygate_requests_total", "2xx").await, 3.0);
 }
 
 #[tokio::test]
