@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  client ─► accept ─► connection ─► stack: probe ► observe ► rescue ► gated ► admit ► headers
-//!            permit,    one future,          │
+//!            permit,    TLS, protocol,       │
 //!            then       told to go           ▼
 //!            accept     by worker         forward ─► upstream: pool, connect, wait for the app ─► app
 //! ```

@@ -1,6 +1,5 @@
 //! TLS of clients ends here: before their protocol is known, under the deadline of the first byte.
 
-use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use tokio_rustls::server::TlsStream;
 use crate::traffic::ErrorKind;
 
 use super::lane::Lane;
-use super::registry::{ConnectionState, Entrance};
+use super::registry::{ConnectionState, Entrance, Stage};
 
 pin_project! {
     /// A client's connection, once nothing stands between it and its protocol.
@@ -34,12 +33,11 @@ pub async fn terminate(stream: TcpStream, state: &ConnectionState, lane: &Lane) 
         return Some(Stream::Plain { stream });
     };
     let peer = state.peer;
-    let begun = Cell::new(false);
     // Boxed: most connections have none, and all have room for it otherwise.
     let handshake = Box::pin(async {
         // Nothing is set up for a connection that says nothing, as those of probes and of port scanners.
         let first = first_byte(&stream).await?;
-        begun.set(first.is_some());
+        state.shakes_hands(first.is_some());
         match first {
             None => return Ok(None),
             Some(HANDSHAKE) => {}
@@ -51,11 +49,12 @@ pub async fn terminate(stream: TcpStream, state: &ConnectionState, lane: &Lane) 
         let acceptor = TlsAcceptor::from(Arc::clone(&identity.config));
         let accepted = acceptor.accept_with(stream, |session| session.set_buffer_limit(Some(UNSENT)));
         let stream = Box::new(accepted.await?);
+        state.shakes_hands(false);
         Ok(Some(Stream::Tls { stream }))
     });
     let ended = match state.until_cut(handshake).await {
         Some(ended) => ended,
-        None if begun.get() => Err(io::Error::other("it took too long")),
+        None if state.stage() == Stage::Handshake => Err(io::Error::other("it took too long")),
         None => Ok(None),
     };
     ended.unwrap_or_else(|error: io::Error| {
