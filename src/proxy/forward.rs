@@ -20,6 +20,7 @@ use super::error::ProxyError;
 use super::expect::wait_for_continue;
 use super::lease::{Failure, Fate, Lease};
 use super::stack::Inbound;
+use super::upload;
 use super::upstream::Patience;
 
 /// The service at the bottom of the stack.
@@ -42,6 +43,7 @@ impl Service<Inbound> for Forward {
 
 async fn forward(inbound: Inbound) -> Result<Response<Body>, ProxyError> {
     let Inbound { request, lane, settings, warmup, .. } = inbound;
+    let upload = request.body().failure();
     let (mut request, answered) = match settings.listener.upstream.scheme {
         Scheme::Http | Scheme::Unix | Scheme::Tcp => wait_for_continue(address(request)?),
         // hyper does not tell of a 100 of HTTP/2.
@@ -70,6 +72,10 @@ async fn forward(inbound: Inbound) -> Result<Response<Body>, ProxyError> {
             }
             Err(failure) => failure,
         };
+        if let Some(kind) = upload.as_ref().and_then(upload::Failure::kind) {
+            // The client's fault, whatever became of the connection to the app.
+            return Err(ProxyError::new(kind));
+        }
         request = match (fate, &copy) {
             // There are only so many connections that died in the pool.
             (Fate::Unsent(unsent), _) => *unsent,
@@ -91,7 +97,9 @@ fn address(request: Request<RequestBody>) -> Result<Request<RequestBody>, ProxyE
     let refused = || ProxyError::new(ErrorKind::BadRequest);
     let (mut parts, body) = request.into_parts();
     if parts.method == Method::CONNECT {
-        return Err(refused());
+        // RFC 8441's form of it is not offered, so that browsers open WebSockets over HTTP/1.1.
+        let is_http2 = parts.version == Version::HTTP_2;
+        return Err(if is_http2 { ProxyError::new(ErrorKind::Unsupported) } else { refused() });
     }
     if parts.uri.authority().is_some() {
         let path = parts.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));

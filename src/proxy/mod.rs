@@ -33,6 +33,7 @@ mod pool;
 mod registry;
 mod stack;
 mod terminate;
+mod upload;
 mod upstream;
 mod worker;
 

@@ -2,10 +2,13 @@
 //! binary between them.
 
 mod app_side;
+mod bodies;
 mod closing;
 mod counting;
 mod fields;
 mod framing;
+mod h2;
+mod http2;
 mod limits;
 mod pooling;
 mod streaming;
