@@ -56,17 +56,27 @@ impl Certificates {
         Arc::clone(&self.tls)
     }
 
-    /// Looks every two seconds, for ever.
+    /// Looks every two seconds, for as long as there is something to look at.
     pub async fn run(mut self) {
-        loop {
+        while !(self.identities.is_empty() && self.clients.is_empty()) {
             tokio::time::sleep(INTERVAL).await;
-            for part in &mut self.identities {
-                let identity = part.look(&self.gate, &self.metrics);
-                loaded(&part.listener, identity.as_deref(), &self.metrics);
-            }
-            for part in &mut self.clients {
-                part.look(&self.gate, &self.metrics);
-            }
+            // Not on this thread: it answers probes, and a file system may hang.
+            let looked = tokio::task::spawn_blocking(move || {
+                self.look();
+                self
+            });
+            let Ok(looked) = looked.await else { return };
+            self = looked;
+        }
+    }
+
+    fn look(&mut self) {
+        for part in &mut self.identities {
+            let identity = part.look(&self.gate, &self.metrics);
+            loaded(&part.listener, identity.as_deref(), &self.metrics);
+        }
+        for part in &mut self.clients {
+            part.look(&self.gate, &self.metrics);
         }
     }
 
