@@ -140,7 +140,7 @@ pub struct Timeouts {
     pub header_read: Duration,
     /// The other side of a body makes no progress.
     pub body_progress: Duration,
-    /// Connecting to the app, one attempt.
+    /// Connecting to the app, one attempt, TLS included.
     pub connect: Duration,
     /// From sending the request, each time, to the head of the answer; none by default.
     pub response: Option<Duration>,

@@ -13,11 +13,11 @@ use crate::config::{AccessLog, Listener};
 use crate::gate::{Gate, GateView};
 use crate::traffic::{Counters, ErrorKind};
 
-use super::Setup;
 use super::error::ProxyError;
 use super::ramp::{Climb, first_places};
 use super::registry::Connections;
 use super::upstream::Upstream;
+use super::{Setup, Tls};
 
 /// What the workers of one listener share. A request touches it only if it has to wait.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub struct Shared {
     pub warmup_token: Arc<str>,
     /// Places for client connections.
     pub connections: Arc<Semaphore>,
+    /// Places for connections of our own warm-up clients, where those have an entrance of their own.
+    pub warmup_connections: Arc<Semaphore>,
     /// Places at the app, if `limits.in_flight` is on.
     pub in_flight: ArcSwapOption<Semaphore>,
     pub ramp: Climb,
@@ -43,6 +45,7 @@ impl Shared {
             name: listener.name.clone(),
             warmup_token: Arc::clone(warmup_token),
             connections: Arc::new(Semaphore::new(listener.limits.connections)),
+            warmup_connections: Arc::new(Semaphore::new(WARMUP_CONNECTIONS)),
             in_flight: ArcSwapOption::new(first_places(listener)),
             waiting: AtomicUsize::new(0),
             excess: AtomicUsize::new(0),
@@ -82,6 +85,9 @@ pub fn places(listener: &Listener) -> Option<Arc<Semaphore>> {
     listener.limits.in_flight.map(|limit| Arc::new(Semaphore::new(limit)))
 }
 
+/// As many as a warm-up may have clients (`concurrency`), and what is left of those before.
+const WARMUP_CONNECTIONS: usize = 2048;
+
 /// One listener on one worker.
 #[derive(Debug)]
 pub struct Lane {
@@ -92,6 +98,7 @@ pub struct Lane {
     pub gate: Gate,
     pub view: GateView,
     pub upstream: Upstream,
+    pub tls: Tls,
     pub connections: Connections,
     pub clock: Rc<Clock>,
     /// Answers ask clients to leave.
@@ -123,6 +130,7 @@ impl Lane {
             gate: setup.gate.clone(),
             view: setup.gate.view(),
             upstream: Upstream::new(Box::new(move || suspect(number))),
+            tls: setup.tls.get(number).cloned().unwrap_or_default(),
             connections: Connections::default(),
             clock: Rc::clone(clock),
             draining: Cell::new(false),

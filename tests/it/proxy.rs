@@ -1,6 +1,7 @@
 //! The data plane, byte by byte: a raw client on one side, an app played by the test on the other, the real
 //! binary between them.
 
+mod app_side;
 mod bodies;
 mod closing;
 mod counting;
@@ -11,6 +12,7 @@ mod http2;
 mod limits;
 mod pooling;
 mod streaming;
+mod tls;
 mod waiting;
 mod wire;
 

@@ -163,7 +163,7 @@ pub struct RawTimeouts {
     pub header_read: Period,
     /// A request's body of which nothing comes, or an answer of which nothing is taken.
     pub body_progress: Period,
-    /// Connecting to the app, one attempt.
+    /// Connecting to the app, one attempt, TLS included.
     pub connect: Period,
     /// From sending a request to the app, each time, to the head of the answer; waiting for the app does not count.
     pub response: OrOff<Period>,
