@@ -20,13 +20,19 @@ mod body;
 mod connection;
 mod error;
 mod expect;
+#[allow(dead_code)]
+mod fault;
 mod forward;
+#[allow(dead_code)]
+mod head;
 mod lane;
 mod layers;
 mod metered;
 mod pool;
 mod stack;
 mod upstream;
+#[allow(dead_code)]
+mod wire;
 mod worker;
 
 use std::fmt;
