@@ -18,20 +18,20 @@
 mod accept;
 mod body;
 mod connection;
+mod dial;
 mod error;
 mod expect;
-#[allow(dead_code)]
 mod fault;
 mod forward;
-#[allow(dead_code)]
 mod head;
+mod http1;
 mod lane;
 mod layers;
 mod metered;
 mod pool;
+mod registry;
 mod stack;
 mod upstream;
-#[allow(dead_code)]
 mod wire;
 mod worker;
 
