@@ -27,7 +27,7 @@
 //!
 //! Thread `data-N` (one a worker; they share the listening sockets and nothing else):
 //! `proxy::accept` takes a permit, then the connection → `proxy::connection` serves HTTP/1.1 on it and hears of the
-//! drain → `proxy::stack` lists the layers: observe, rescue, gated, admit, deadline, headers → `proxy::forward` sends
+//! drain → `proxy::stack` lists the layers: observe, rescue, strict, gated, admit, deadline, headers → `proxy::forward` sends
 //! it on a connection from `proxy::upstream`, which waits for an app that refuses → the body streams back, and what
 //! was counted in flight is let go with its last frame or its drop.
 //!

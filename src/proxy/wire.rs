@@ -3,7 +3,7 @@
 //! hyper reads requests generously: it takes LF for the end of a line and drops a Content-Length beside a
 //! Transfer-Encoding, and a service never learns of it. A front proxy that reads the same bytes otherwise would
 //! see other requests than the app does. So this parser, which shares nothing with hyper's, follows the same bytes
-//! by the letter of RFC 9112; a request is served only if both agree on it (see `layers::agree`).
+//! by the letter of RFC 9112; a request is served only if both agree on it (see `stack`).
 //!
 //! It keeps a few words of state, copies nothing, and skips bodies without a look. After the first fault it follows
 //! no further: the connection closes, so nothing after it is a request.
@@ -18,6 +18,17 @@ pub enum Framing {
     None,
     Length(u64),
     Chunked,
+}
+
+impl Framing {
+    /// How long the body is, if its head says so.
+    pub fn length(self) -> Option<u64> {
+        match self {
+            Self::None => Some(0),
+            Self::Length(length) => Some(length),
+            Self::Chunked => None,
+        }
+    }
 }
 
 /// What is told of one request's head.

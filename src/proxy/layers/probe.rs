@@ -33,6 +33,7 @@ impl<S: Service<Inbound, Response = Response<Body>, Error = ProxyError>> Service
         inbound.connection.enter(Stage::Busy, &inbound.lane.clock);
         if let Some(path) = &inbound.settings.listener.ready_path
             && inbound.request.uri().path() == path
+            && inbound.fault.is_none()
         {
             let response = readiness(&inbound);
             inbound.connection.enter(Stage::Idle, &inbound.lane.clock);
