@@ -7,6 +7,7 @@ mod fields;
 mod framing;
 mod limits;
 mod malformed;
+mod mutated;
 mod pooling;
 mod recorder;
 mod streaming;
