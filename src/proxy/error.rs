@@ -37,9 +37,9 @@ impl ProxyError {
         Self { kind, cause: Some(Cause::Io(error)) }
     }
 
-    /// The request is refused for its form.
-    pub fn fault(fault: Fault) -> Self {
-        Self { kind: ErrorKind::BadRequest, cause: Some(Cause::Fault(fault)) }
+    /// A message is refused for its form.
+    pub fn fault(kind: ErrorKind, fault: Fault) -> Self {
+        Self { kind, cause: Some(Cause::Fault(fault)) }
     }
 
     /// The app's side of an exchange broke before its answer came.

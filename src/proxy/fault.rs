@@ -1,6 +1,6 @@
-//! Why a request is refused for its form: what two parsers could read differently, or what no HTTP message says.
+//! Why a message is refused for its form: what two parsers could read differently, or what no HTTP message says.
 
-/// The first thing that is wrong with a request. Shown in the log only.
+/// The first thing that is wrong with a request, or with an answer. Shown in the log only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     #[error(

@@ -16,6 +16,7 @@
 //! body ended or was dropped, not at the head of the answer.
 
 mod accept;
+mod answer;
 mod body;
 mod connection;
 mod dial;

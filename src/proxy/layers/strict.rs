@@ -5,6 +5,8 @@ use std::task::{Context, Poll};
 use http::{HeaderValue, Response, header};
 use tower::Service;
 
+use crate::traffic::ErrorKind;
+
 use super::super::body::Body;
 use super::super::error::ProxyError;
 use super::super::stack::Inbound;
@@ -24,7 +26,7 @@ impl<S: Service<Inbound, Response = Response<Body>, Error = ProxyError>> Service
 
     fn call(&mut self, mut inbound: Inbound) -> Self::Future {
         if let Some(fault) = inbound.fault {
-            return Passage::refused(ProxyError::fault(fault));
+            return Passage::refused(ProxyError::fault(ErrorKind::BadRequest, fault));
         }
         if let Some(length) = inbound.request.headers_mut().get_mut(header::CONTENT_LENGTH) {
             shorten(length);
