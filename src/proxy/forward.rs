@@ -1,8 +1,8 @@
 //! Innermost: takes a connection to the app and sends the request.
 //!
 //! A request is sent a second time only if the first copy provably never reached the app (hyper gives it
-//! back unwritten), or if its method is idempotent (RFC 9110, 9.2.2), it has no body, and not one byte of an
-//! answer came.
+//! back unwritten, or an app of HTTP/2 says so and there was no body), or if its method is idempotent (RFC
+//! 9110, 9.2.2), it has no body, and not one byte of an answer came.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,13 +12,14 @@ use http::{Method, Request, Response, StatusCode, Version, header, request};
 use http_body::Body as _;
 use tower::Service;
 
+use crate::config::Scheme;
 use crate::traffic::ErrorKind;
 
 use super::answer;
 use super::body::{Body, RequestBody};
 use super::error::ProxyError;
 use super::expect::wait_for_continue;
-use super::pool::Lease;
+use super::lease::{Failure, Fate, Lease};
 use super::stack::Inbound;
 use super::upstream::Patience;
 
@@ -42,13 +43,16 @@ impl Service<Inbound> for Forward {
 
 async fn forward(inbound: Inbound) -> Result<Response<Body>, ProxyError> {
     let Inbound { request, lane, settings, warmup, .. } = inbound;
-    let (mut request, answered) = wait_for_continue(address(request)?);
+    let (mut request, answered) = match settings.listener.upstream.scheme {
+        Scheme::Http | Scheme::Unix | Scheme::Tcp => wait_for_continue(address(request)?),
+        // hyper does not tell of a 100 of HTTP/2.
+        Scheme::H2c | Scheme::Https => (without_expectation(address(request)?), None),
+    };
     let copy = Copy::of(&request);
     let mut patience = Patience::new(&settings.listener, warmup);
-    let mut answered_nothing = 0;
+    let mut resent = 0;
     loop {
         let mut lease = lane.upstream.lease(&lane, &settings.listener, &mut patience).await?;
-        let received = lease.received();
         let sending = lease.send(request);
         let sent = match settings.listener.timeouts.response {
             None => sending.await,
@@ -58,24 +62,23 @@ async fn forward(inbound: Inbound) -> Result<Response<Body>, ProxyError> {
                 Err(_) => return Err(ProxyError::new(ErrorKind::ResponseTimeout)),
             },
         };
-        let (error, unsent) = match sent {
+        let Failure { error, fate } = match sent {
             Ok(response) => {
                 if let Some(answered) = answered {
                     answered.tell();
                 }
                 return accept(response, lease);
             }
-            Err(error) => error,
+            Err(failure) => failure,
         };
-        match (unsent, &copy) {
-            // Unwritten: the connection had died in the pool. There are only so many of those.
-            (Some(unsent), _) => request = unsent,
-            (None, Some(copy)) if lease.received() == received && answered_nothing < RESENDS => {
-                answered_nothing += 1;
-                request = copy.request();
-            }
-            (None, _) => return Err(ProxyError::exchange(error)),
-        }
+        request = match (fate, &copy) {
+            // There are only so many connections that died in the pool.
+            (Fate::Unsent(unsent), _) => *unsent,
+            (Fate::Unprocessed, Some(copy)) if resent < RESENDS => copy.request(),
+            (Fate::Unanswered, Some(copy)) if copy.idempotent && resent < RESENDS => copy.request(),
+            _ => return Err(error),
+        };
+        resent += 1;
         tracing::debug!(listener = %lane.shared.name, %error, "request is sent again");
     }
 }
@@ -89,7 +92,9 @@ fn address(request: Request<RequestBody>) -> Result<Request<RequestBody>, ProxyE
     let refused = || ProxyError::new(ErrorKind::BadRequest);
     let (mut parts, body) = request.into_parts();
     if parts.method == Method::CONNECT {
-        return Err(refused());
+        // RFC 8441's form of it is not offered, so that browsers open WebSockets over HTTP/1.1.
+        let is_http2 = parts.version == Version::HTTP_2;
+        return Err(if is_http2 { ProxyError::new(ErrorKind::Unsupported) } else { refused() });
     }
     if parts.uri.authority().is_some() {
         let path = parts.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
@@ -102,23 +107,31 @@ fn address(request: Request<RequestBody>) -> Result<Request<RequestBody>, ProxyE
     Ok(Request::from_parts(parts, body))
 }
 
-/// What is needed to send a request again.
-struct Copy(request::Parts);
+fn without_expectation(mut request: Request<RequestBody>) -> Request<RequestBody> {
+    request.headers_mut().remove(header::EXPECT);
+    request
+}
+
+/// What is needed to send a request again: one without a body.
+struct Copy {
+    parts: request::Parts,
+    /// RFC 9110, 9.2.2.
+    idempotent: bool,
+}
 
 impl Copy {
     fn of(request: &Request<RequestBody>) -> Option<Self> {
-        let may = request.method().is_idempotent() && request.body().is_end_stream();
-        may.then(|| {
+        request.body().is_end_stream().then(|| {
             let mut parts = Request::new(()).into_parts().0;
             parts.method = request.method().clone();
             parts.uri = request.uri().clone();
             parts.headers = request.headers().clone();
-            Self(parts)
+            Self { parts, idempotent: request.method().is_idempotent() }
         })
     }
 
     fn request(&self) -> Request<RequestBody> {
-        Request::from_parts(self.0.clone(), RequestBody::Empty)
+        Request::from_parts(self.parts.clone(), RequestBody::Empty)
     }
 }
 

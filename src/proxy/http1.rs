@@ -9,7 +9,7 @@ use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::lane::Lane;
 use super::metered::{Metered, Tally};
@@ -18,7 +18,10 @@ use super::stack::Stack;
 use super::wire::Wire;
 
 /// Serves requests until the client, the app or the worker wants no more.
-pub async fn serve(stream: TcpStream, early: Bytes, state: Rc<ConnectionState>, lane: Rc<Lane>) {
+pub async fn serve<S>(stream: S, early: Bytes, state: Rc<ConnectionState>, lane: Rc<Lane>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
     let limits = lane.settings().listener.limits.clone();
     let wire = Rc::new(RefCell::new(Wire::new()));
     let side = ClientSide { state: Rc::clone(&state), lane: Rc::clone(&lane), wire: Rc::clone(&wire) };
@@ -45,15 +48,15 @@ pub async fn serve(stream: TcpStream, early: Bytes, state: Rc<ConnectionState>, 
 
 pin_project! {
     /// hyper's connection, and an ear for the worker's orders.
-    struct Driver {
+    struct Driver<S> {
         #[pin]
-        connection: http1::Connection<TokioIo<Metered<TcpStream, ClientSide>>, Stack>,
+        connection: http1::Connection<TokioIo<Metered<S, ClientSide>>, Stack>,
         state: Rc<ConnectionState>,
         finishing: bool,
     }
 }
 
-impl Future for Driver {
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Future for Driver<S> {
     type Output = hyper::Result<()>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {

@@ -20,13 +20,14 @@ use super::body::RequestBody;
 use super::dial::Stream;
 use super::error::ProxyError;
 use super::lane::{Clock, Lane};
+use super::lease::{Failure, Fate};
 use super::metered::{Metered, Tally};
 
 /// The connections at rest.
+#[derive(Default)]
 pub struct Pool {
     /// The one used last is on top.
     idle: RefCell<Vec<Idle>>,
-    suspect: Box<dyn Fn()>,
 }
 
 struct Idle {
@@ -35,11 +36,6 @@ struct Idle {
 }
 
 impl Pool {
-    /// `suspect` is called when a connection broke at rest: the app may have gone.
-    pub fn new(suspect: Box<dyn Fn()>) -> Self {
-        Self { idle: RefCell::default(), suspect }
-    }
-
     /// A connection that takes a request now, if there is one.
     pub fn take(&self, lane: &Rc<Lane>) -> Option<Lease> {
         let mut idle = self.idle.borrow_mut();
@@ -123,30 +119,29 @@ impl Lease {
                 tracing::debug!(listener = %on.shared.name, %error, "connection to the app ended");
             }
             if used.idle.get() {
-                (on.upstream.pool.suspect)();
+                on.upstream.suspect();
             }
         });
         let connection = Connection { sender, link, task: task.abort_handle() };
         Ok(Self { connection, lane: Rc::clone(lane) })
     }
 
-    /// Bytes of answers so far.
-    pub fn received(&self) -> u64 {
-        self.connection.link.received.get()
-    }
-
     /// Sends the request; waits for the head of the answer.
     ///
     /// # Errors
     ///
-    /// What hyper says, and the request itself if not a byte of it was written.
-    pub async fn send(
-        &mut self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, (hyper::Error, Option<Request<RequestBody>>)> {
-        self.connection.sender.try_send_request(request).await.map_err(|mut error| {
-            let unsent = error.take_message();
-            (error.into_error(), unsent)
+    /// What hyper says, and how far the request came.
+    pub async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, Failure> {
+        let received = self.connection.link.received.get();
+        let sent = self.connection.sender.try_send_request(request).await;
+        sent.map_err(|mut error| {
+            let fate = match error.take_message() {
+                // The connection had died in the pool.
+                Some(request) => Fate::Unsent(Box::new(request)),
+                None if self.connection.link.received.get() == received => Fate::Unanswered,
+                None => Fate::Answered,
+            };
+            Failure { error: ProxyError::exchange(error.into_error()), fate }
         })
     }
 

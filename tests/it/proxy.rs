@@ -6,6 +6,8 @@ mod closing;
 mod counting;
 mod fields;
 mod framing;
+mod h2;
+mod http2;
 mod limits;
 mod malformed;
 mod mutated;

@@ -11,7 +11,7 @@ use tower::Service;
 use crate::traffic::ErrorKind;
 
 use super::super::body::Body;
-use super::super::error::ProxyError;
+use super::super::error::{Dialect, ProxyError};
 use super::super::lane::Lane;
 use super::super::stack::Inbound;
 
@@ -30,7 +30,8 @@ impl<S: Service<Inbound, Response = Response<Body>, Error = ProxyError>> Service
     fn call(&mut self, inbound: Inbound) -> Self::Future {
         let lane = Rc::clone(&inbound.lane);
         let http1 = inbound.request.version() < Version::HTTP_2;
-        Rescued { warmup: inbound.warmup, inner: self.0.call(inbound), lane, http1 }
+        let dialect = Dialect::of(&inbound.request);
+        Rescued { warmup: inbound.warmup, inner: self.0.call(inbound), lane, http1, dialect }
     }
 }
 
@@ -42,6 +43,7 @@ pin_project! {
         lane: Rc<Lane>,
         warmup: bool,
         http1: bool,
+        dialect: Dialect,
     }
 }
 
@@ -55,7 +57,7 @@ impl<F: Future<Output = Result<Response<Body>, ProxyError>>> Future for Rescued<
                 this.lane.counters.error(error.kind);
             }
             tracing::debug!(listener = %this.lane.shared.name, %error, "request failed");
-            let mut answer = error.answer();
+            let mut answer = error.answer(*this.dialect);
             if *this.http1 && error.kind == ErrorKind::BadRequest {
                 // Where the next request begins is anybody's guess. Tells hyper too.
                 answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
