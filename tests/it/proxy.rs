@@ -10,6 +10,7 @@ mod h2;
 mod http2;
 mod limits;
 mod malformed;
+mod malformed_http2;
 mod mutated;
 mod pooling;
 mod recorder;

@@ -477,7 +477,7 @@ async fn attack(
 }
 
 /// Another client is served all the same.
-async fn alive(sidecar: &Sidecar) -> Result<(), String> {
+pub async fn alive(sidecar: &Sidecar) -> Result<(), String> {
     let bytes = b"GET /alive HTTP/1.1\r\nHost: app.test\r\n\r\n";
     let said = attack(sidecar, bytes, usize::MAX, Some(1)).await?;
     if said.starts_with("HTTP/1.1 200 ") { Ok(()) } else { Err(format!("nobody is served: {said:?}")) }
