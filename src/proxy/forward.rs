@@ -21,6 +21,7 @@ use super::error::ProxyError;
 use super::expect::wait_for_continue;
 use super::lease::{Failure, Fate, Lease};
 use super::stack::Inbound;
+use super::upload;
 use super::upstream::Patience;
 
 /// The service at the bottom of the stack.
@@ -43,6 +44,7 @@ impl Service<Inbound> for Forward {
 
 async fn forward(inbound: Inbound) -> Result<Response<Body>, ProxyError> {
     let Inbound { request, lane, settings, warmup, .. } = inbound;
+    let upload = request.body().failure();
     let (mut request, answered) = match settings.listener.upstream.scheme {
         Scheme::Http | Scheme::Unix | Scheme::Tcp => wait_for_continue(address(request)?),
         // hyper does not tell of a 100 of HTTP/2.
@@ -71,6 +73,10 @@ async fn forward(inbound: Inbound) -> Result<Response<Body>, ProxyError> {
             }
             Err(failure) => failure,
         };
+        if let Some(kind) = upload.as_ref().and_then(upload::Failure::kind) {
+            // The client's fault, whatever became of the connection to the app.
+            return Err(ProxyError::new(kind));
+        }
         request = match (fate, &copy) {
             // There are only so many connections that died in the pool.
             (Fate::Unsent(unsent), _) => *unsent,

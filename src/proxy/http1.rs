@@ -98,8 +98,13 @@ impl Tally for ClientSide {
         }
     }
 
+    fn blocked(&self) {
+        self.state.blocked(&self.lane.clock);
+    }
+
     fn sent(&self, bytes: usize) {
         self.lane.counters.sent(bytes as u64);
+        self.state.unblocked();
         if self.state.stage() == Stage::Idle {
             // The end of an answer goes out to a slow reader: that is no idle connection.
             self.state.enter(Stage::Idle, &self.lane.clock);

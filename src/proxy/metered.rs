@@ -20,6 +20,9 @@ pub trait Tally {
 
     /// That many bytes went out.
     fn sent(&self, bytes: usize);
+
+    /// There are bytes to go out, and the other side takes none.
+    fn blocked(&self) {}
 }
 
 pin_project! {
@@ -107,8 +110,10 @@ impl<S: AsyncWrite, T: Tally> AsyncWrite for Metered<S, T> {
 }
 
 fn told(polled: Poll<io::Result<usize>>, tally: &impl Tally) -> Poll<io::Result<usize>> {
-    if let Poll::Ready(Ok(bytes)) = polled {
-        tally.sent(bytes);
+    match &polled {
+        Poll::Ready(Ok(bytes)) => tally.sent(*bytes),
+        Poll::Ready(Err(_)) => {}
+        Poll::Pending => tally.blocked(),
     }
     polled
 }

@@ -57,6 +57,8 @@ pub struct ConnectionState {
     requests: Cell<usize>,
     /// When the stage began, on the coarse clock.
     since: Cell<u64>,
+    /// Since when the client has not taken what is there for it, on the coarse clock.
+    blocked: Cell<Option<u64>>,
     order: Cell<Order>,
     waker: RefCell<Option<Waker>>,
 }
@@ -71,6 +73,7 @@ impl ConnectionState {
             stage: Cell::new(Stage::Silent),
             requests: Cell::new(0),
             since: Cell::new(clock.millis()),
+            blocked: Cell::new(None),
             order: Cell::new(Order::Serve),
             waker: RefCell::new(None),
         })
@@ -141,7 +144,21 @@ impl ConnectionState {
         }
     }
 
+    /// Notes that the client takes nothing of what is there for it.
+    pub fn blocked(&self, clock: &Clock) {
+        if self.blocked.get().is_none() {
+            self.blocked.set(Some(clock.millis()));
+        }
+    }
+
+    pub fn unblocked(&self) {
+        self.blocked.set(None);
+    }
+
     fn is_late(&self, timeouts: &Timeouts, clock: &Clock) -> bool {
+        if self.blocked.get().is_some_and(|since| clock.passed(since, timeouts.body_progress)) {
+            return true;
+        }
         let limit = match self.stage.get() {
             Stage::Silent => timeouts.first_byte,
             Stage::Head => timeouts.header_read,

@@ -9,12 +9,13 @@ use hyper::body::Incoming;
 use tower::{Service, ServiceBuilder};
 
 use super::body::{Body, RequestBody};
-use super::error::ProxyError;
+use super::error::{Dialect, ProxyError};
 use super::fault::Fault;
 use super::forward::Forward;
 use super::head;
 use super::lane::{Lane, Settings};
 use super::layers::admit::Admit;
+use super::layers::bounds::Bounds;
 use super::layers::gated::Gated;
 use super::layers::headers::Headers;
 use super::layers::observe::Observe;
@@ -22,6 +23,7 @@ use super::layers::probe::Probe;
 use super::layers::rescue::Rescue;
 use super::layers::strict::Strict;
 use super::registry::ConnectionState;
+use super::upload::Upload;
 use super::wire::Wire;
 
 /// A request on its way in.
@@ -48,7 +50,7 @@ pub struct Stack {
     service: Layers,
 }
 
-type Layers = Probe<Observe<Rescue<Strict<Gated<Admit<Headers<Forward>>>>>>>;
+type Layers = Probe<Observe<Rescue<Strict<Bounds<Gated<Admit<Headers<Forward>>>>>>>>;
 
 impl Stack {
     pub fn new(lane: Rc<Lane>, connection: Rc<ConnectionState>) -> Self {
@@ -57,6 +59,7 @@ impl Stack {
             .layer_fn(Observe) // clock, in flight, access log: sees every answer, also our own
             .layer_fn(Rescue) // any error below becomes an answer
             .layer_fn(Strict) // what is refused for its form
+            .layer_fn(Bounds) // what no request may exceed
             .layer_fn(Gated) // what `not_ready` says
             .layer_fn(Admit) // places at the app
             .layer_fn(Headers) // hop-by-hop out, forwarded in
@@ -88,9 +91,16 @@ impl hyper::service::Service<Request<Incoming>> for Stack {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let fault = self.judge(&request).err();
+        let settings = self.lane.settings();
+        // Messages of a gRPC stream come when they come.
+        let patient = Dialect::of(&request) == Dialect::Grpc;
+        let upload = |body: Incoming| match body.is_end_stream() {
+            true => RequestBody::Empty,
+            false => RequestBody::Client(Upload::new(body, &settings.listener, &self.lane.clock, patient)),
+        };
         let inbound = Inbound {
-            request: request.map(RequestBody::Client),
-            settings: self.lane.settings(),
+            request: request.map(upload),
+            settings: Rc::clone(&settings),
             lane: Rc::clone(&self.lane),
             connection: Rc::clone(&self.connection),
             warmup: false,

@@ -2,6 +2,7 @@
 //! binary between them.
 
 mod answers;
+mod bodies;
 mod closing;
 mod counting;
 mod fields;
