@@ -32,6 +32,7 @@ mod layers;
 mod lease;
 mod metered;
 mod multiplex;
+mod octets;
 mod pool;
 mod registry;
 mod stack;

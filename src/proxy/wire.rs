@@ -11,6 +11,7 @@
 use std::collections::VecDeque;
 
 use super::fault::Fault;
+use super::octets::{is_target, is_token, plain, run};
 
 /// A request's body, as its head announces it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -437,55 +438,6 @@ fn skip(bytes: &[u8], left: u64) -> (usize, u64) {
     let passed = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
     (passed, left - passed as u64)
 }
-
-/// How many bytes at the beginning are such.
-fn run(bytes: &[u8], such: impl Fn(u8) -> bool) -> usize {
-    bytes.iter().position(|byte| !such(*byte)).unwrap_or(bytes.len())
-}
-
-/// How many bytes at the beginning may stand in a value.
-fn plain(bytes: &[u8]) -> usize {
-    // By blocks without a branch inside, which the compiler turns into a few instructions each.
-    let blocks = bytes.chunks_exact(16);
-    let clean = blocks.take_while(|block| !block.iter().fold(false, |found, byte| found | is_control(*byte)));
-    let clean = 16 * clean.count();
-    clean + run(&bytes[clean..], |byte| !is_control(byte))
-}
-
-fn is_control(byte: u8) -> bool {
-    (byte < 0x20) & (byte != b'\t') | (byte == 0x7f)
-}
-
-/// RFC 9110, 5.6.2.
-fn is_token(byte: u8) -> bool {
-    TOKEN[usize::from(byte)]
-}
-
-/// What a target may have without being read in two ways: no blank, no control character, nothing beyond ASCII and
-/// no fragment. Whether the rest is a target is hyper's to say.
-fn is_target(byte: u8) -> bool {
-    matches!(byte, 0x21..=0x7e) && byte != b'#'
-}
-
-const TOKEN: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 128 {
-        let punctuation = b"!#$%&'*+-.^_`|~";
-        let mut at = 0;
-        while at < punctuation.len() {
-            if punctuation[at] == byte {
-                table[byte as usize] = true;
-            }
-            at += 1;
-        }
-        if byte.is_ascii_alphanumeric() {
-            table[byte as usize] = true;
-        }
-        byte += 1;
-    }
-    table
-};
 
 /// Before the last digit.
 const VERSION: &[u8] = b"HTTP/1.";
