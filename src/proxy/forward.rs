@@ -15,6 +15,7 @@ use tower::Service;
 use crate::config::Scheme;
 use crate::traffic::ErrorKind;
 
+use super::answer;
 use super::body::{Body, RequestBody};
 use super::error::ProxyError;
 use super::expect::wait_for_continue;
@@ -68,7 +69,7 @@ async fn forward(inbound: Inbound) -> Result<Response<Body>, ProxyError> {
                 if let Some(answered) = answered {
                     answered.tell();
                 }
-                return answer(response, lease);
+                return accept(response, lease);
             }
             Err(failure) => failure,
         };
@@ -142,11 +143,12 @@ impl Copy {
 
 /// # Errors
 ///
-/// The app switched protocols, which no request that we forward asks for.
-fn answer(response: Response<hyper::body::Incoming>, lease: Lease) -> Result<Response<Body>, ProxyError> {
+/// The app switched protocols, which no request that we forward asks for, or its answer has no certain end.
+fn accept(mut response: Response<hyper::body::Incoming>, lease: Lease) -> Result<Response<Body>, ProxyError> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err(ProxyError::new(ErrorKind::UpstreamProtocol));
     }
+    answer::check(&mut response).map_err(|fault| ProxyError::fault(ErrorKind::UpstreamProtocol, fault))?;
     let mut response = response.map(|body| Body::app(body, lease));
     // The client's version is hyper's to say; the app's was 1.0 perhaps.
     *response.version_mut() = Version::HTTP_11;

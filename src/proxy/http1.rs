@@ -1,5 +1,6 @@
 //! A client that speaks HTTP/1.
 
+use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -14,6 +15,7 @@ use super::lane::Lane;
 use super::metered::{Metered, Tally};
 use super::registry::{ConnectionState, Order, Stage};
 use super::stack::Stack;
+use super::wire::Wire;
 
 /// Serves requests until the client, the app or the worker wants no more.
 pub async fn serve<S>(stream: S, early: Bytes, state: Rc<ConnectionState>, lane: Rc<Lane>)
@@ -21,7 +23,10 @@ where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let limits = lane.settings().listener.limits.clone();
-    let io = Metered::new(stream, early, ClientSide { state: Rc::clone(&state), lane: Rc::clone(&lane) });
+    let wire = Rc::new(RefCell::new(Wire::new()));
+    let side = ClientSide { state: Rc::clone(&state), lane: Rc::clone(&lane), wire: Rc::clone(&wire) };
+    let io = Metered::new(stream, early, side);
+    let stack = Stack::new(Rc::clone(&lane), Rc::clone(&state)).reading_along(wire);
     let connection = http1::Builder::new()
         // The app's client may have sent FIN after its request (`nc`, HTTP/1.0 clients) and still listen.
         .half_close(true)
@@ -29,7 +34,7 @@ where
         .header_read_timeout(None)
         .max_headers(limits.headers)
         .max_buf_size(limits.header_bytes)
-        .serve_connection(TokioIo::new(io), Stack::new(Rc::clone(&lane), Rc::clone(&state)));
+        .serve_connection(TokioIo::new(io), stack);
     let peer = state.peer;
     match (Driver { connection, state, finishing: false }).await {
         Ok(()) => {}
@@ -73,13 +78,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Future for Driver<S> {
     }
 }
 
-/// Counts bytes, and notes when a request's head begins.
+/// Counts bytes, notes when a request's head begins, and has all of them read a second time.
 struct ClientSide {
     state: Rc<ConnectionState>,
     lane: Rc<Lane>,
+    wire: Rc<RefCell<Wire>>,
 }
 
 impl Tally for ClientSide {
+    /// A body that breaks is broken for hyper too, which may be content with it: its request ends there with 400.
+    fn sound(&self, bytes: &[u8]) -> usize {
+        self.wire.borrow_mut().see(bytes)
+    }
+
     fn received(&self, bytes: &[u8]) {
         self.lane.counters.received(bytes.len() as u64);
         if matches!(self.state.stage(), Stage::Silent | Stage::Idle) {
