@@ -99,6 +99,11 @@ impl Body {
         body
     }
 
+    /// Whether it comes from the app.
+    pub fn is_the_apps(&self) -> bool {
+        !matches!(self.source, Source::Full(_))
+    }
+
     pub fn carry_permit(&mut self, permit: OwnedSemaphorePermit) {
         self.permit = Some(permit);
     }
