@@ -26,7 +26,11 @@ mod layers;
 mod metered;
 mod pool;
 mod stack;
+#[cfg_attr(not(test), expect(dead_code, reason = "comes into use with upgrades"))]
+mod tunnel;
 mod upstream;
+#[cfg_attr(not(test), expect(dead_code, reason = "comes into use with upgrades"))]
+mod websocket;
 mod worker;
 
 use std::fmt;
