@@ -174,8 +174,8 @@ async fn serve(sources: Sources, loaded: Loaded, telemetry: Telemetry) -> Result
         build: admin::Build { version: wiring::VERSION, revision: wiring::REVISION },
     };
     for (listener, address) in listeners.iter().zip(&addresses) {
-        let app = format!("{}:{}", listener.upstream.host, listener.upstream.port);
-        tracing::info!(listener = %listener.name, %address, upstream = %app, "listening");
+        let upstream = &listener.upstream.address;
+        tracing::info!(listener = %listener.name, %address, %upstream, "listening");
     }
     tracing::info!(listener = "admin", address = %admin_socket.local_addr()?, "listening");
     let admin =

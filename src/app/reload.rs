@@ -88,7 +88,12 @@ fn kept(old: &Config, new: Config) -> Config {
         let new = new.listeners.iter().find(|new| new.name == old.name).cloned();
         new.map_or_else(
             || old.clone(),
-            |new| config::Listener { listen: old.listen, upstream: old.upstream.clone(), ..new },
+            |new| config::Listener {
+                listen: old.listen,
+                tls: old.tls.clone(),
+                upstream: old.upstream.clone(),
+                ..new
+            },
         )
     });
     Config {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::own::problem;
 use crate::config::units::text;
-use crate::config::{KeyError, Listener};
+use crate::config::{self, KeyError, Listener};
 
 /// `db:5432`, `10.0.0.1:80`, `[::1]:80`: a host and a port.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
@@ -46,10 +46,9 @@ impl Address {
     /// Whether this is the app's own port, as far as its text tells.
     pub(super) fn is_upstream_of(&self, listeners: &[Listener]) -> bool {
         listeners.iter().any(|listener| {
-            let upstream = &listener.upstream;
-            let same_host = self.host.eq_ignore_ascii_case(&upstream.host);
-            self.port == upstream.port
-                && (same_host || (is_loopback(&self.host) && is_loopback(&upstream.host)))
+            let config::Address::Tcp { host, port } = &listener.upstream.address else { return false };
+            let same_host = self.host.eq_ignore_ascii_case(host);
+            self.port == *port && (same_host || (is_loopback(&self.host) && is_loopback(host)))
         })
     }
 }

@@ -9,8 +9,8 @@ use schemars::JsonSchema;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::Upstream;
 use super::units::text;
+use super::{Address, Scheme};
 
 /// An address to listen on: an IP address and a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -25,50 +25,71 @@ impl<'de> Deserialize<'de> for Listen {
     }
 }
 
-/// The address of the app: `http://host:port`.
+/// The address of the app, and what it speaks: `http://host:port`.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
-#[schemars(inline)]
-pub struct UpstreamUrl(#[schemars(with = "String")] pub Upstream);
+#[schemars(inline, with = "String")]
+pub struct UpstreamUrl {
+    pub scheme: Scheme,
+    pub address: Address,
+}
 
-impl<'de> Deserialize<'de> for UpstreamUrl {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        const EXPECTED: &str = "expected a URL such as http://127.0.0.1:8080";
-        let text = text(deserializer, EXPECTED)?;
-        if PLANNED_SCHEMES.iter().any(|scheme| text.starts_with(scheme)) {
-            return Err(D::Error::custom("expected http:// (other schemes are not in this version)"));
-        }
-        upstream(&text).map(UpstreamUrl).ok_or_else(|| D::Error::custom(EXPECTED))
+impl Default for UpstreamUrl {
+    fn default() -> Self {
+        let address = Address::Tcp { host: "127.0.0.1".to_owned(), port: 8080 };
+        Self { scheme: Scheme::Http, address }
     }
 }
 
-/// Splits `http://host:port/`; the port is 80 if none is given.
-fn upstream(url: &str) -> Option<Upstream> {
-    let rest = url.strip_prefix("http://")?;
+impl<'de> Deserialize<'de> for UpstreamUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        const EXPECTED: &str =
+            "expected a URL such as http://127.0.0.1:8080, h2c://…, https://…, tcp://… or unix:/path";
+        let text = text(deserializer, EXPECTED)?;
+        upstream(&text).ok_or_else(|| D::Error::custom(EXPECTED))
+    }
+}
+
+/// Splits `scheme://host:port/`; the port may be left out where the scheme has one.
+fn upstream(url: &str) -> Option<UpstreamUrl> {
+    if let Some(path) = url.strip_prefix("unix:") {
+        // `unix:///path` is the same, and what the kernel takes is 107 bytes (unix(7)).
+        let path = path.strip_prefix("//").unwrap_or(path);
+        let fits = path.starts_with('/') && path.len() <= 107 && !path.contains('\0');
+        return fits.then(|| UpstreamUrl { scheme: Scheme::Unix, address: Address::Unix(path.into()) });
+    }
+    let (name, rest) = url.split_once("://")?;
+    let (_, scheme, default_port) = *SCHEMES.iter().find(|(known, ..)| *known == name)?;
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     let (host, port) = match authority.strip_prefix('[') {
         Some(bracketed) => {
             let (host, port) = bracketed.split_once(']')?;
             host.parse::<std::net::Ipv6Addr>().ok()?;
-            (host, port.strip_prefix(':').or(port.is_empty().then_some("80"))?)
+            (host, port.strip_prefix(':').or(port.is_empty().then_some(default_port))?)
         }
-        None => authority.split_once(':').unwrap_or((authority, "80")),
+        None => authority.split_once(':').unwrap_or((authority, default_port)),
     };
     let bracketed = authority.starts_with('[');
     let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
     let named = !host.is_empty() && host.len() <= 253 && host.chars().all(plain);
     let port = port.parse::<u16>().ok().filter(|port| *port != 0)?;
-    (bracketed || named).then(|| Upstream { host: host.to_owned(), port })
+    let address = Address::Tcp { host: host.to_owned(), port };
+    (bracketed || named).then_some(UpstreamUrl { scheme, address })
 }
 
-const PLANNED_SCHEMES: &[&str] = &["h2c://", "https://", "tcp://", "unix:"];
+/// Name, scheme, the port if none is given.
+const SCHEMES: &[(&str, Scheme, &str)] = &[
+    ("http", Scheme::Http, "80"),
+    ("h2c", Scheme::H2c, "80"),
+    ("https", Scheme::Https, "443"),
+    ("tcp", Scheme::Tcp, ""),
+];
 
 impl fmt::Display for UpstreamUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let UpstreamUrl(Upstream { host, port }) = self;
-        if host.contains(':') {
-            write!(f, "http://[{host}]:{port}")
-        } else {
-            write!(f, "http://{host}:{port}")
+        match SCHEMES.iter().find(|(_, scheme, _)| *scheme == self.scheme) {
+            Some((name, ..)) => write!(f, "{name}://{}", self.address),
+            // The address says it.
+            None => write!(f, "{}", self.address),
         }
     }
 }

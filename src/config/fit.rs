@@ -63,6 +63,9 @@ impl Tree {
     /// What to say of a value that does not fit: what was written, and what serde expected.
     pub(super) fn misfit(&self, at: &[String], message: &str) -> String {
         let found = shown(self.written(at).unwrap_or(&Value::Null));
+        if let Some(missing) = message.strip_prefix("missing field ") {
+            return format!("{found} is not allowed, expected the key {} in it", missing.replace('`', ""));
+        }
         let expected = message.rsplit_once("expected ").map_or("another value", |(_, expected)| expected);
         let (expected, off) = match expected.strip_suffix(", or off") {
             Some(expected) => (expected, ", or off"),
@@ -145,13 +148,7 @@ pub(super) fn shown(value: &Value) -> String {
 /// Keys of the contract that a later version will know.
 pub(super) fn is_planned(path: &[String]) -> bool {
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
-    matches!(
-        path.as_slice(),
-        ["listeners", _, "tls" | "upstream_tls" | "ramp"]
-            | ["listeners", _, "timeouts", "body_progress" | "tunnel_idle"]
-            | ["listeners", _, "limits", "streams" | "body_bytes"]
-            | ["checks", _, "guard"]
-    )
+    matches!(path.as_slice(), ["listeners", _, "ramp"] | ["checks", _, "guard"])
 }
 
 /// The keys that serde would have known, if its error is an unknown one.

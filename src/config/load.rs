@@ -7,11 +7,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde_json::Value;
 
-use super::address::UpstreamUrl;
 use super::checks::Draft;
 use super::error::{Problems, Report};
 use super::merge::Merger;
@@ -19,7 +17,7 @@ use super::place::{Path, Place, Places};
 use super::raw::RawConfig;
 use super::secret::Secrets;
 use super::tree::{Tree, find_mut};
-use super::{Admin, Config, Drain, Environment, Hold, Kind, Limits, Listener, Log, Timeouts, Upstream};
+use super::{Address, Admin, Config, Drain, Environment, Kind, Listener, Log};
 
 /// Where a configuration comes from; later fields win.
 #[derive(Clone, Debug)]
@@ -87,7 +85,7 @@ pub fn load(sources: &Sources, kinds: &[Kind]) -> Result<Loaded, Problems> {
     let mut secrets = Secrets { environment: &sources.environment, files: BTreeSet::new() };
     let mut tree = Tree::new(merger.tree(report.places()), &mut secrets, &mut report);
     let raw: RawConfig = tree.fit(&[], &mut report);
-    let listeners = listeners(&raw);
+    let listeners: Vec<Listener> = raw.listeners.iter().map(|(name, raw)| raw.resolved(name)).collect();
     if tree.keys(&path(&["checks"])).is_empty() && kinds.iter().any(|kind| kind.name == APP_KIND) {
         app_checks(&listeners, &mut tree);
     }
@@ -216,15 +214,19 @@ fn name_of(kind: &Kind, url: &str, taken: &[String]) -> String {
 
 /// What stands in for checks that nobody wrote: every app accepts connections.
 fn app_checks(listeners: &[Listener], tree: &mut Tree) {
-    let mut seen: Vec<&Upstream> = Vec::new();
+    let mut seen: Vec<&Address> = Vec::new();
     for listener in listeners {
-        if seen.contains(&&listener.upstream) {
+        // A unix socket has no such check: the watch over the app sees it all the same.
+        if seen.contains(&&listener.upstream.address) || matches!(listener.upstream.address, Address::Unix(_))
+        {
             continue;
         }
-        seen.push(&listener.upstream);
+        seen.push(&listener.upstream.address);
         let name = if listeners.len() == 1 { "app".to_owned() } else { format!("app_{}", listener.name) };
-        let address = |url: &str| Value::from(url.trim_start_matches("http://").trim_end_matches('/'));
-        let value = address(&UpstreamUrl(listener.upstream.clone()).to_string());
+        let address = |url: &str| {
+            Value::from(url.split_once("://").map_or(url, |(_, rest)| rest).trim_end_matches('/'))
+        };
+        let value = Value::from(listener.upstream.address.to_string());
         let upstream_at = path(&["listeners", &listener.name, "upstream"]);
         // A secret in the upstream stays one here.
         let written = match tree.written(&upstream_at).and_then(Value::as_str) {
@@ -233,34 +235,6 @@ fn app_checks(listeners: &[Listener], tree: &mut Tree) {
         };
         tree.insert(&path(&["checks", &name, APP_KIND, "address"]), value, written);
     }
-}
-
-fn listeners(raw: &RawConfig) -> Vec<Listener> {
-    let listener = |(name, raw): (&String, &super::raw::RawListener)| Listener {
-        name: name.clone(),
-        listen: raw.listen.0,
-        upstream: raw.upstream.0.clone(),
-        not_ready: raw.not_ready,
-        timeouts: Timeouts {
-            first_byte: raw.timeouts.first_byte.0,
-            header_read: raw.timeouts.header_read.0,
-            connect: raw.timeouts.connect.0,
-            response: raw.timeouts.response.0.map(|period| period.0),
-            idle: raw.timeouts.idle.0,
-            upstream_idle: raw.timeouts.upstream_idle.0,
-        },
-        limits: Limits {
-            connections: raw.limits.connections.get(),
-            in_flight: raw.limits.in_flight.0.map(NonZeroUsize::get),
-            queue: raw.limits.queue,
-            header_bytes: raw.limits.header_bytes.0,
-            headers: raw.limits.headers.get(),
-        },
-        hold: Hold { longest: raw.hold.longest.0.map_or(Duration::ZERO, |period| period.0) },
-        forwarded: raw.forwarded,
-        ready_path: raw.ready_path.0.clone().map(|path| path.0),
-    };
-    raw.listeners.iter().map(listener).collect()
 }
 
 /// Every key with its value or default; where a secret was filled in, the text that names it.

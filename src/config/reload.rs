@@ -16,7 +16,11 @@ pub fn restart_needed(old: &Config, new: &Config) -> Vec<String> {
             None => changed(format!("listeners.{name}"), false),
             Some(other) => {
                 changed(format!("listeners.{name}.listen"), listener.listen == other.listen);
-                changed(format!("listeners.{name}.upstream"), listener.upstream == other.upstream);
+                let (before, after) = (&listener.upstream, &other.upstream);
+                let same = before.scheme == after.scheme && before.address == after.address;
+                changed(format!("listeners.{name}.upstream"), same);
+                changed(format!("listeners.{name}.upstream_tls"), before.tls == after.tls);
+                changed(format!("listeners.{name}.tls"), listener.tls == other.tls);
             }
         }
     }

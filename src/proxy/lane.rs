@@ -14,8 +14,8 @@ use crate::gate::{Gate, GateView};
 use crate::traffic::{Counters, ErrorKind};
 
 use super::Setup;
-use super::connection::Connections;
 use super::error::ProxyError;
+use super::registry::Connections;
 use super::upstream::Upstream;
 
 /// What the workers of one listener share. A request touches it only if it has to wait.

@@ -1,17 +1,17 @@
-//! A socket that tells how many bytes passed through it.
+//! A socket that tells what came and how many bytes went.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 /// Who is told.
 pub trait Tally {
-    /// That many bytes came; never 0.
-    fn received(&self, bytes: usize);
+    /// These bytes came, at least one.
+    fn received(&self, bytes: &[u8]);
 
     /// That many bytes went out.
     fn sent(&self, bytes: usize);
@@ -20,33 +20,46 @@ pub trait Tally {
 pin_project! {
     /// The socket.
     #[derive(Debug)]
-    pub struct Metered<T> {
+    pub struct Metered<S, T> {
         #[pin]
-        stream: TcpStream,
+        stream: S,
+        // Read from the socket before this was made.
+        early: Option<Bytes>,
         tally: T,
     }
 }
 
-impl<T: Tally> Metered<T> {
-    pub fn new(stream: TcpStream, tally: T) -> Self {
-        Self { stream, tally }
+impl<S, T: Tally> Metered<S, T> {
+    /// `early` was read from the socket already.
+    pub fn new(stream: S, early: Bytes, tally: T) -> Self {
+        Self { stream, early: (!early.is_empty()).then_some(early), tally }
     }
 }
 
-impl<T: Tally> AsyncRead for Metered<T> {
+impl<S: AsyncRead, T: Tally> AsyncRead for Metered<S, T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.project();
         let before = buf.filled().len();
-        let polled = this.stream.poll_read(cx, buf);
-        let read = buf.filled().len() - before;
-        if read > 0 {
+        let polled = match this.early {
+            Some(early) => {
+                let fitting = early.len().min(buf.remaining());
+                buf.put_slice(&early.split_to(fitting));
+                if early.is_empty() {
+                    *this.early = None;
+                }
+                Poll::Ready(Ok(()))
+            }
+            None => this.stream.poll_read(cx, buf),
+        };
+        let read = &buf.filled()[before..];
+        if !read.is_empty() {
             this.tally.received(read);
         }
         polled
     }
 }
 
-impl<T: Tally> AsyncWrite for Metered<T> {
+impl<S: AsyncWrite, T: Tally> AsyncWrite for Metered<S, T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.project();
         told(this.stream.poll_write(cx, buf), this.tally)

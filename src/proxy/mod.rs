@@ -18,13 +18,16 @@
 mod accept;
 mod body;
 mod connection;
+mod dial;
 mod error;
 mod expect;
 mod forward;
+mod http1;
 mod lane;
 mod layers;
 mod metered;
 mod pool;
+mod registry;
 mod stack;
 #[cfg_attr(not(test), expect(dead_code, reason = "comes into use with upgrades"))]
 mod tunnel;

@@ -9,14 +9,15 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
 use super::body::RequestBody;
+use super::dial::Stream;
 use super::error::ProxyError;
 use super::lane::{Clock, Lane};
 use super::metered::{Metered, Tally};
@@ -93,8 +94,8 @@ struct Link {
 }
 
 impl Tally for Rc<Link> {
-    fn received(&self, bytes: usize) {
-        self.received.set(self.received.get() + bytes as u64);
+    fn received(&self, bytes: &[u8]) {
+        self.received.set(self.received.get() + bytes.len() as u64);
     }
 
     fn sent(&self, _: usize) {}
@@ -112,10 +113,9 @@ impl Lease {
     /// # Errors
     ///
     /// None that hyper documents for HTTP/1.
-    pub async fn open(stream: TcpStream, lane: &Rc<Lane>) -> Result<Self, ProxyError> {
-        let _ = stream.set_nodelay(true);
+    pub async fn open(stream: Stream, lane: &Rc<Lane>) -> Result<Self, ProxyError> {
         let link = Rc::new(Link::default());
-        let io = TokioIo::new(Metered::new(stream, Rc::clone(&link)));
+        let io = TokioIo::new(Metered::new(stream, Bytes::new(), Rc::clone(&link)));
         let (sender, connection) = http1::Builder::new().handshake(io).await.map_err(ProxyError::exchange)?;
         let (on, used) = (Rc::clone(lane), Rc::clone(&link));
         let task = tokio::task::spawn_local(async move {

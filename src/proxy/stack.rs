@@ -7,7 +7,6 @@ use hyper::body::Incoming;
 use tower::{Service, ServiceBuilder};
 
 use super::body::{Body, RequestBody};
-use super::connection::ConnectionState;
 use super::error::ProxyError;
 use super::forward::Forward;
 use super::lane::{Lane, Settings};
@@ -17,6 +16,7 @@ use super::layers::headers::Headers;
 use super::layers::observe::Observe;
 use super::layers::probe::Probe;
 use super::layers::rescue::Rescue;
+use super::registry::ConnectionState;
 
 /// A request on its way in.
 #[derive(Debug)]

@@ -4,17 +4,16 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::config::{self, Listener, NotReady};
+use crate::config::{Listener, NotReady};
 use crate::traffic::ErrorKind;
 
+use super::dial::{dial, unreachable};
 use super::error::ProxyError;
 use super::lane::Lane;
 use super::pool::{Lease, Pool};
@@ -77,7 +76,7 @@ impl Upstream {
         let mut waiting = None;
         loop {
             if !lane.view.word().app_refuses(lane.number) {
-                match connect(&listener.upstream, listener.timeouts.connect).await {
+                match dial(&listener.upstream, listener.timeouts.connect).await {
                     Ok(stream) => {
                         lane.gate.app_accepted(lane.number);
                         return Lease::open(stream, lane).await;
@@ -134,7 +133,7 @@ impl Upstream {
         tokio::task::spawn_local(async move {
             loop {
                 if lane.view.word().app_refuses(lane.number)
-                    && let Ok(stream) = connect(&app, timeout).await
+                    && let Ok(stream) = dial(&app, timeout).await
                 {
                     lane.gate.app_accepted(lane.number);
                     if let Ok(lease) = Lease::open(stream, &lane).await {
@@ -163,25 +162,3 @@ impl Drop for Waits<'_> {
 
 /// While the app refuses, its port is tried this often: loopback, one lane, so it costs next to nothing.
 const KNOCK: Duration = Duration::from_millis(20);
-
-async fn connect(app: &config::Upstream, timeout: Duration) -> io::Result<TcpStream> {
-    let attempt = async {
-        match app.host.parse::<IpAddr>() {
-            Ok(ip) => TcpStream::connect(SocketAddr::new(ip, app.port)).await,
-            Err(_) => TcpStream::connect((app.host.as_str(), app.port)).await,
-        }
-    };
-    match tokio::time::timeout(timeout, attempt).await {
-        Ok(connected) => connected,
-        Err(_) => Err(io::ErrorKind::TimedOut.into()),
-    }
-}
-
-fn unreachable(error: io::Error) -> ProxyError {
-    let kind = if error.kind() == io::ErrorKind::TimedOut {
-        ErrorKind::ConnectTimeout
-    } else {
-        ErrorKind::ConnectFailed
-    };
-    ProxyError::io(kind, error)
-}

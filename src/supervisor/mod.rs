@@ -118,7 +118,7 @@ pub fn rules(checks: &[CheckSpec]) -> Vec<CheckRule> {
 
 /// The names of the app's ports, one a listener, as the gate tells them to people.
 pub fn app_names(listeners: &[Listener]) -> Vec<Arc<str>> {
-    listeners.iter().map(|listener| watch::name_of(&listener.upstream).into()).collect()
+    listeners.iter().map(|listener| listener.upstream.address.to_string().into()).collect()
 }
 
 /// Runs the checks of the current configuration and watches the app, until `stop`. Needs a current-thread

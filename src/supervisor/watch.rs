@@ -1,6 +1,6 @@
 //! The watch over the app's ports: does anything accept connections there?
 //!
-//! One task for each distinct upstream. It connects, closes at once, and tells the gate: accepted, refused,
+//! One task for each distinct address. It connects, closes at once, and tells the gate: accepted, refused,
 //! or nothing for any other outcome (a full backlog or a firewall proves neither). No connection stays
 //! open: an app with one synchronous worker would be blocked by it. It looks twice a second while the app
 //! accepts, ten times a second while it refuses or has never been seen, and at once when the data plane
@@ -9,17 +9,17 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-use crate::config::{Listener, Upstream};
+use crate::config::{Address, Listener};
 use crate::gate::{Gate, GateView};
 
 use super::LastAnswer;
@@ -29,10 +29,11 @@ use super::LastAnswer;
 pub struct Pokes(Arc<[Arc<Notify>]>);
 
 impl Pokes {
-    /// One a listener; listeners with the same upstream share one.
+    /// One a listener; listeners in front of the same address share one.
     pub fn new(listeners: &[Listener]) -> Self {
-        let mut known: HashMap<&Upstream, Arc<Notify>> = HashMap::new();
-        Self(listeners.iter().map(|l| Arc::clone(known.entry(&l.upstream).or_default())).collect())
+        let mut known: HashMap<&Address, Arc<Notify>> = HashMap::new();
+        let poke = |listener| Arc::clone(known.entry(address(listener)).or_default());
+        Self(listeners.iter().map(poke).collect())
     }
 
     /// Asks for a look at the app behind the listener with this number.
@@ -72,13 +73,11 @@ impl Addresses {
     }
 }
 
-/// `127.0.0.1:8080`, `app:8080`, `[::1]:8080`.
-pub(super) fn name_of(upstream: &Upstream) -> String {
-    let Upstream { host, port } = upstream;
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+fn address(listener: &Listener) -> &Address {
+    &listener.upstream.address
 }
 
-/// One future for each distinct upstream; none of them ends.
+/// One future for each distinct address; none of them ends.
 pub(super) fn watches(
     gate: &Gate,
     listeners: &[Listener],
@@ -89,11 +88,11 @@ pub(super) fn watches(
     let last_answer: Option<Rc<LastAnswer>> = last_answer.map(Rc::new);
     let mut watches: Vec<Watch> = Vec::new();
     for (app, listener) in listeners.iter().enumerate() {
-        if let Some(watch) = watches.iter_mut().find(|watch| watch.upstream == listener.upstream) {
+        if let Some(watch) = watches.iter_mut().find(|watch| watch.address == *address(listener)) {
             watch.apps.push(app);
         } else {
             watches.push(Watch {
-                upstream: listener.upstream.clone(),
+                address: address(listener).clone(),
                 apps: vec![app],
                 gate: gate.clone(),
                 view: gate.view(),
@@ -107,7 +106,7 @@ pub(super) fn watches(
 }
 
 struct Watch {
-    upstream: Upstream,
+    address: Address,
     /// Numbers of the listeners in front of it; never empty.
     apps: Vec<usize>,
     gate: Gate,
@@ -153,21 +152,25 @@ impl Watch {
     }
 
     async fn look(&self) -> Seen {
+        let (host, port) = match &self.address {
+            Address::Tcp { host, port } => (host.as_str(), *port),
+            Address::Unix(path) => return seen(UnixStream::connect(path).await.map(drop)),
+        };
         // An address is parsed, not looked up; a name takes a blocking thread each time, since it may move.
-        let Ok(found) = lookup_host((self.upstream.host.as_str(), self.upstream.port)).await else {
+        let Ok(found) = lookup_host((host, port)).await else {
             return Seen::Unclear;
         };
         let found: Vec<SocketAddr> = found.collect();
         self.addresses.learn(&self.apps, &found);
-        let mut seen = Seen::Unclear;
+        let mut worst = Seen::Unclear;
         for address in found {
-            match TcpStream::connect(address).await {
-                Ok(_closed_at_once) => return Seen::Accepts,
-                Err(error) if error.kind() == ErrorKind::ConnectionRefused => seen = Seen::Refuses,
-                Err(_) => {}
+            match seen(TcpStream::connect(address).await.map(drop)) {
+                Seen::Accepts => return Seen::Accepts,
+                Seen::Refuses => worst = Seen::Refuses,
+                Seen::Unclear => {}
             }
         }
-        seen
+        worst
     }
 
     /// Whether the app refuses, or has never been seen.
@@ -181,6 +184,16 @@ impl Watch {
         let Some(last_answer) = &self.last_answer else { return false };
         let last = self.apps.iter().filter_map(|app| last_answer(*app)).max();
         !self.down() && last.is_some_and(|at| Instant::now().saturating_duration_since(at) < PROOF)
+    }
+}
+
+/// What an attempt to connect says.
+fn seen(connected: io::Result<()>) -> Seen {
+    match connected.map_err(|error| error.kind()) {
+        Ok(()) => Seen::Accepts,
+        // A unix socket that is not there: nobody listens either.
+        Err(ErrorKind::ConnectionRefused | ErrorKind::NotFound) => Seen::Refuses,
+        Err(_) => Seen::Unclear,
     }
 }
 

@@ -7,29 +7,11 @@ use tokio::task::LocalSet;
 use tokio::time::timeout;
 
 use super::*;
-use crate::config::{Forwarded, Hold, Limits, NotReady, Timeouts};
+use crate::config::Upstream;
 use crate::gate::{Beats, Report};
 
 fn listener(name: &str, upstream: SocketAddr) -> Listener {
-    let second = Duration::from_secs(1);
-    Listener {
-        name: name.to_owned(),
-        listen: ([127, 0, 0, 1], 0).into(),
-        upstream: Upstream { host: upstream.ip().to_string(), port: upstream.port() },
-        not_ready: NotReady::Forward,
-        timeouts: Timeouts {
-            first_byte: second,
-            header_read: second,
-            connect: second,
-            response: None,
-            idle: second,
-            upstream_idle: second,
-        },
-        limits: Limits { connections: 1, in_flight: None, queue: 1, header_bytes: 1024, headers: 10 },
-        hold: Hold { longest: second },
-        forwarded: Forwarded::Off,
-        ready_path: None,
-    }
+    Listener { name: name.to_owned(), upstream: Upstream::http(upstream), ..Listener::default() }
 }
 
 struct House {
@@ -59,7 +41,7 @@ async fn watched(
     body: impl AsyncFnOnce(&House) -> (),
 ) {
     let beats = Beats::new(0, Duration::from_secs(3), Instant::now());
-    let names = listeners.iter().map(|l| name_of(&l.upstream).into());
+    let names = listeners.iter().map(|l| l.upstream.address.to_string().into());
     let gate = Gate::new(Vec::new(), names, beats, Box::new(|_, _, _| ()), Instant::now());
     let house = House { gate, pokes: Pokes::new(listeners), addresses: Addresses::default() };
     let watches = watches(&house.gate, listeners, &house.pokes, last_answer, &house.addresses);

@@ -90,7 +90,8 @@ fn embedded_configurations_are_valid_and_meet_at_the_ports_of_the_manifests() {
         let declared: Vec<_> = declared.iter().map(|port| port["containerPort"].clone()).collect();
         assert_eq!(declared, [Value::from(traffic), Value::from(admin)], "{name}");
         let app: Vec<Value> = container(name, "app")["ports"].as_array().expect("ports").clone();
-        assert_eq!(app[0]["containerPort"], config.listeners[0].upstream.port, "{name}");
+        let upstream = format!("127.0.0.1:{}", app[0]["containerPort"]);
+        assert_eq!(config.listeners[0].upstream.address.to_string(), upstream, "{name}");
     }
 }
 

@@ -65,15 +65,39 @@ fn each_problem_says_where_what_and_what_is_allowed() {
         ),
         (
             "listeners: { a: { upstream: localhost } }\n",
-            "app.yaml:1:29: listeners.a.upstream: localhost is not allowed, expected a URL such as http://127.0.0.1:8080",
+            "app.yaml:1:29: listeners.a.upstream: localhost is not allowed, expected a URL such as http://127.0.0.1:8080, h2c://…, https://…, tcp://… or unix:/path",
         ),
         (
-            "listeners: { a: { upstream: 'https://h:1' } }\n",
-            "app.yaml:1:29: listeners.a.upstream: \"https://h:1\" is not allowed, expected http:// (other schemes are not in this version)",
+            "listeners: { a: { upstream: 'ftp://h:1' } }\n",
+            "app.yaml:1:29: listeners.a.upstream: \"ftp://h:1\" is not allowed, expected a URL such as http://127.0.0.1:8080, h2c://…, https://…, tcp://… or unix:/path",
+        ),
+        (
+            "listeners: { a: { upstream: 'tcp://h' } }\n",
+            "app.yaml:1:29: listeners.a.upstream: \"tcp://h\" is not allowed, expected a URL such as http://127.0.0.1:8080, h2c://…, https://…, tcp://… or unix:/path",
+        ),
+        (
+            "listeners: { a: { upstream: 'unix:run/app.sock' } }\n",
+            "app.yaml:1:29: listeners.a.upstream: \"unix:run/app.sock\" is not allowed, expected a URL such as http://127.0.0.1:8080, h2c://…, https://…, tcp://… or unix:/path",
+        ),
+        (
+            "listeners: { a: { upstream_tls: { ca: /ca.crt } } }\n",
+            "app.yaml:1:33: listeners.a.upstream_tls: a map of keys is not allowed for http://127.0.0.1:8080, expected an upstream of https://",
+        ),
+        (
+            "listeners: { a: { upstream: 'https://h', upstream_tls: { ca: /ca, insecure_skip_verify: true } } }\n",
+            "app.yaml:1:89: listeners.a.upstream_tls.insecure_skip_verify: true is not allowed together with ca, expected one of them",
+        ),
+        (
+            "listeners: { a: { upstream: 'https://h', upstream_tls: { server_name: a/b } } }\n",
+            "app.yaml:1:71: listeners.a.upstream_tls.server_name: \"a/b\" is not a host name, expected e.g. app.example.com",
+        ),
+        (
+            "listeners: { a: { limits: { body_bytes: 0 } } }\n",
+            "app.yaml:1:41: listeners.a.limits.body_bytes: 0 is not allowed, expected more than 0, or off",
         ),
         (
             "listeners: { a: { upstream: 'http://u@h:1' } }\n",
-            "app.yaml:1:29: listeners.a.upstream: \"http://u@h:1\" is not allowed, expected a URL such as http://127.0.0.1:8080",
+            "app.yaml:1:29: listeners.a.upstream: \"http://u@h:1\" is not allowed, expected a URL such as http://127.0.0.1:8080, h2c://…, https://…, tcp://… or unix:/path",
         ),
         (
             "listeners: { a: { upstream: 'http://localhost:8800' } }\n",
@@ -88,8 +112,12 @@ fn each_problem_says_where_what_and_what_is_allowed() {
             "app.yaml:2:18: admin.listen: 127.0.0.1:8800 is taken by listeners.a.listen, expected another port",
         ),
         (
-            "listeners: { a: { tls: {} } }\n",
-            "app.yaml:1:19: listeners.a.tls: unknown key (not in this version), allowed: listen, upstream, not_ready, timeouts, limits, hold, forwarded, ready_path",
+            "listeners: { a: { ramp: {} } }\n",
+            "app.yaml:1:19: listeners.a.ramp: unknown key (not in this version), allowed: listen, upstream, tls, upstream_tls, not_ready, timeouts, limits, hold, forwarded, ready_path",
+        ),
+        (
+            "listeners: { a: { tls: { cert: /tls.crt } } }\n",
+            "app.yaml:1:24: listeners.a.tls: a map is not allowed, expected the key key in it",
         ),
         (
             "listeners: { a: { not_ready: drop } }\n",

@@ -13,7 +13,8 @@ fn nothing_at_all_fronts_the_app_with_one_tcp_check() {
     assert_eq!(config.listeners.len(), 1);
     let listener = &config.listeners[0];
     assert_eq!((listener.name.as_str(), listener.listen.to_string()), ("http", "0.0.0.0:8800".to_owned()));
-    assert_eq!(listener.upstream, Upstream { host: "127.0.0.1".to_owned(), port: 8080 });
+    assert_eq!(listener.upstream.scheme, Scheme::Http);
+    assert_eq!(listener.upstream.address, Address::Tcp { host: "127.0.0.1".to_owned(), port: 8080 });
     assert_eq!(config.admin.listen.to_string(), "0.0.0.0:8801");
     assert_eq!(config.workers.get(), 2);
     assert_eq!(config.checks.len(), 1);

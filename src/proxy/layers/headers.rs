@@ -13,7 +13,7 @@ use http_body::Body as _;
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use crate::config::{Forwarded, Upstream};
+use crate::config::Forwarded;
 
 use super::super::body::Body;
 use super::super::error::ProxyError;
@@ -93,9 +93,7 @@ fn host(inbound: &Inbound) -> Option<HeaderValue> {
         return HeaderValue::from_str(authority.as_str()).ok();
     }
     if request.version() == Version::HTTP_10 && !request.headers().contains_key(header::HOST) {
-        let Upstream { host, port } = &inbound.settings.listener.upstream;
-        let host = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-        return HeaderValue::from_str(&host).ok();
+        return HeaderValue::from_str(&inbound.settings.listener.upstream.host()).ok();
     }
     None
 }

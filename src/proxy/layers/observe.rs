@@ -17,9 +17,9 @@ use crate::config::AccessLog;
 use crate::traffic::ErrorKind;
 
 use super::super::body::Body;
-use super::super::connection::{ConnectionState, Stage};
 use super::super::error::ProxyError;
 use super::super::lane::Lane;
+use super::super::registry::{ConnectionState, Stage};
 use super::super::stack::Inbound;
 
 #[derive(Clone, Debug)]

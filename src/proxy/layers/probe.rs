@@ -13,8 +13,8 @@ use crate::gate::Verdict;
 use crate::traffic::WARMUP_HEADER;
 
 use super::super::body::Body;
-use super::super::connection::Stage;
 use super::super::error::ProxyError;
+use super::super::registry::Stage;
 use super::super::stack::Inbound;
 
 #[derive(Clone, Debug)]

@@ -6,9 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use readygate::check::{CheckError, CheckResult, Context, KINDS, Kind, Report, Target};
-use readygate::config::{
-    CheckSpec, Forwarded, Gates, Hold, KeyError, Limits, Listener, NotReady, Own, Timeouts, Upstream,
-};
+use readygate::config::{CheckSpec, Gates, KeyError, Listener, Own, Upstream};
 use serde_json::Value;
 
 pub fn kind(name: &str) -> &'static Kind {
@@ -69,23 +67,6 @@ pub async fn run_with(
 pub struct News(pub Rc<RefCell<Vec<Report>>>);
 
 pub fn listener(name: &str, upstream_port: u16) -> Listener {
-    let second = Duration::from_secs(1);
-    Listener {
-        name: name.to_owned(),
-        listen: ([127, 0, 0, 1], 1).into(),
-        upstream: Upstream { host: "127.0.0.1".to_owned(), port: upstream_port },
-        not_ready: NotReady::Forward,
-        timeouts: Timeouts {
-            first_byte: second,
-            header_read: second,
-            connect: second,
-            response: None,
-            idle: second,
-            upstream_idle: second,
-        },
-        limits: Limits { connections: 1, in_flight: None, queue: 1, header_bytes: 1, headers: 1 },
-        hold: Hold { longest: second },
-        forwarded: Forwarded::Off,
-        ready_path: None,
-    }
+    let upstream = Upstream::http(([127, 0, 0, 1], upstream_port).into());
+    Listener { name: name.to_owned(), upstream, ..Listener::default() }
 }

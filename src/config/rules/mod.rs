@@ -2,19 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde_json::Value;
 use tracing_subscriber::EnvFilter;
 
 use super::checks::Draft;
-use super::error::{Report, dotted, unknown};
+use super::error::{Report, unknown};
 use super::fit::shown;
 use super::place::Path;
-use super::raw::{RawConfig, RawListener};
+use super::raw::RawConfig;
 use super::tree::Tree;
 use super::units::Period;
+
+mod listeners;
 
 /// Holds a configuration to every rule.
 pub(super) fn judge(raw: &RawConfig, checks: &[Draft], tree: &Tree, report: &mut Report) {
@@ -24,6 +25,7 @@ pub(super) fn judge(raw: &RawConfig, checks: &[Draft], tree: &Tree, report: &mut
     judge.own_ports(raw);
     for (name, listener) in &raw.listeners {
         judge.limits(name, listener);
+        judge.upstream_tls(name, listener);
     }
     let stale_after = raw.admin.stale_after;
     if stale_after.0 < Duration::from_millis(500) {
@@ -85,69 +87,6 @@ impl Judge<'_> {
                 &"an empty map",
                 "is not allowed, expected at least one listener",
             );
-        }
-    }
-
-    /// No two sockets on one port.
-    fn sockets(&mut self, raw: &RawConfig) {
-        let mut taken: Vec<(Path, SocketAddr)> = Vec::new();
-        let listeners = raw.listeners.iter();
-        let listeners =
-            listeners.map(|(name, listener)| (path(&["listeners", name, "listen"]), listener.listen.0));
-        for (at, address) in listeners.chain([(path(&["admin", "listen"]), raw.admin.listen.0)]) {
-            let overlaps = |other: &SocketAddr| {
-                let any = other.ip().is_unspecified() || address.ip().is_unspecified();
-                other.port() == address.port() && address.port() != 0 && (any || other.ip() == address.ip())
-            };
-            match taken.iter().find(|(_, other)| overlaps(other)) {
-                Some((other, _)) if !self.report.is_blamed(other) => {
-                    let rule = format!("is taken by {}, expected another port", dotted(other));
-                    self.breach(&at, &address, &rule);
-                }
-                _ => taken.push((at, address)),
-            }
-        }
-    }
-
-    /// No listener is its own app.
-    fn own_ports(&mut self, raw: &RawConfig) {
-        for (name, RawListener { listen, upstream, .. }) in &raw.listeners {
-            let listen_ip = listen.0.ip();
-            let here = match upstream.0.host.parse::<IpAddr>() {
-                Ok(ip) if ip == listen_ip => true,
-                Ok(ip) => ip.is_loopback() && listen_ip.is_unspecified(),
-                Err(_) => {
-                    let any = listen_ip.is_unspecified() || listen_ip.is_loopback();
-                    any && upstream.0.host.eq_ignore_ascii_case("localhost")
-                }
-            };
-            if here
-                && listen.0.port() == upstream.0.port
-                && !self.report.is_blamed(&path(&["listeners", name, "listen"]))
-            {
-                let rule = "is the listener itself: requests would go round in circles, expected the address of the app";
-                self.breach(&path(&["listeners", name, "upstream"]), &upstream, rule);
-            }
-        }
-    }
-
-    fn limits(&mut self, name: &str, listener: &RawListener) {
-        let limits = &listener.limits;
-        let at = |key| path(&["listeners", name, "limits", key]);
-        // hyper refuses a smaller buffer.
-        if !(8 << 10..=16 << 20).contains(&limits.header_bytes.0) {
-            self.breach(&at("header_bytes"), &limits.header_bytes, "is not allowed, expected 8KiB to 16MiB");
-        }
-        if limits.headers.get() > 10_000 {
-            self.breach(&at("headers"), &limits.headers, "is not allowed, expected at most 10000");
-        }
-        // More than any kernel gives descriptors, and less than a semaphore can count.
-        let in_flight = limits.in_flight.0.map(|number| ("in_flight", number.get()));
-        let counts = [("connections", limits.connections.get()), ("queue", limits.queue)];
-        for (key, number) in counts.into_iter().chain(in_flight) {
-            if number > 100_000_000 {
-                self.breach(&at(key), &number, "is not allowed, expected at most 100000000");
-            }
         }
     }
 

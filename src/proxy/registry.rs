@@ -1,0 +1,154 @@
+//! The open client connections: their stages, their deadlines, and how they are told to go.
+//!
+//! hyper has one timer for the head of a request and for the rest between two requests, and none before
+//! the first byte. Here each connection notes its [`Stage`] on the worker's coarse clock instead, and the
+//! worker's tick closes those that are late: no timer is armed on the path of a request.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::task::{Context, Waker};
+
+use http::HeaderValue;
+
+use crate::config::Timeouts;
+
+use super::lane::Clock;
+
+/// What a connection is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Accepted; nothing has come yet.
+    Silent,
+    /// A request's head is coming.
+    Head,
+    /// A request is being served.
+    Busy,
+    /// Between two requests.
+    Idle,
+}
+
+/// What the worker tells a connection. Goes forward only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Order {
+    Serve,
+    /// Close after what is being served.
+    Finish,
+    /// Close now.
+    Cut,
+}
+
+/// The part of a connection that others see.
+#[derive(Debug)]
+pub struct ConnectionState {
+    pub peer: SocketAddr,
+    /// The peer's address as `X-Forwarded-For` wants it.
+    pub peer_value: HeaderValue,
+    stage: Cell<Stage>,
+    /// When the stage began, on the coarse clock.
+    since: Cell<u64>,
+    order: Cell<Order>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl ConnectionState {
+    pub fn new(peer: SocketAddr, clock: &Clock) -> Rc<Self> {
+        let address = peer.ip().to_canonical().to_string();
+        Rc::new(Self {
+            peer,
+            peer_value: HeaderValue::from_str(&address).expect("an address is visible ASCII"),
+            stage: Cell::new(Stage::Silent),
+            since: Cell::new(clock.millis()),
+            order: Cell::new(Order::Serve),
+            waker: RefCell::new(None),
+        })
+    }
+
+    /// Notes a stage that begins now.
+    pub fn enter(&self, stage: Stage, clock: &Clock) {
+        self.stage.set(stage);
+        self.since.set(clock.millis());
+    }
+
+    pub fn stage(&self) -> Stage {
+        self.stage.get()
+    }
+
+    /// What the worker wants; the task that asks is woken when that changes.
+    pub fn order(&self, cx: &mut Context<'_>) -> Order {
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        self.order.get()
+    }
+
+    fn tell(&self, order: Order) {
+        if order > self.order.get() {
+            self.order.set(order);
+            if let Some(waker) = self.waker.borrow_mut().take() {
+                waker.wake();
+            }
+        }
+    }
+
+    fn is_late(&self, timeouts: &Timeouts, clock: &Clock) -> bool {
+        let limit = match self.stage.get() {
+            Stage::Silent => timeouts.first_byte,
+            Stage::Head => timeouts.header_read,
+            Stage::Idle => timeouts.idle,
+            Stage::Busy => return false,
+        };
+        clock.passed(self.since.get(), limit)
+    }
+}
+
+/// The connections of one lane, for the worker's tick and for the drain.
+#[derive(Debug, Default)]
+pub struct Connections(RefCell<Vec<Weak<ConnectionState>>>);
+
+impl Connections {
+    /// Forgets those that ended; closes those that are late.
+    pub fn sweep(&self, timeouts: &Timeouts, clock: &Clock) {
+        self.each(|connection| {
+            if connection.is_late(timeouts, clock) {
+                connection.tell(Order::Cut);
+            }
+        });
+    }
+
+    /// Tells all to close: now where nothing is under way, else after what is being served. A connection
+    /// that has not sent a byte is left alone unless `also_silent`.
+    pub fn finish(&self, also_silent: bool) {
+        self.each(|connection| match connection.stage.get() {
+            // hyper's graceful shutdown waits for the first request of a connection that never sent one.
+            Stage::Silent if also_silent => connection.tell(Order::Cut),
+            Stage::Silent => {}
+            Stage::Head | Stage::Busy | Stage::Idle => connection.tell(Order::Finish),
+        });
+    }
+
+    /// Closes all that is left; says how many were being served.
+    pub fn cut(&self) -> u64 {
+        let mut busy = 0;
+        self.each(|connection| {
+            busy += u64::from(connection.stage.get() == Stage::Busy);
+            connection.tell(Order::Cut);
+        });
+        busy
+    }
+
+    pub fn add(&self, state: &Rc<ConnectionState>) {
+        self.0.borrow_mut().push(Rc::downgrade(state));
+    }
+
+    fn each(&self, mut visit: impl FnMut(&ConnectionState)) {
+        self.0.borrow_mut().retain(|connection| match connection.upgrade() {
+            Some(connection) => {
+                visit(&connection);
+                true
+            }
+            None => false,
+        });
+    }
+}
