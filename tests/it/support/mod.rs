@@ -4,6 +4,7 @@ pub mod app;
 pub mod checks;
 pub mod http;
 pub mod machine;
+pub mod python;
 pub mod servers;
 pub mod sidecar;
 
