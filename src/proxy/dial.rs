@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -14,6 +15,7 @@ use crate::config::{Address, Upstream};
 use crate::traffic::ErrorKind;
 
 use super::error::ProxyError;
+use super::tunnel::Transport;
 
 pin_project! {
     /// A connection to the app, whatever it is made of.
@@ -67,6 +69,22 @@ pub fn unreachable(error: io::Error) -> ProxyError {
         ErrorKind::ConnectFailed
     };
     ProxyError::io(kind, error)
+}
+
+impl Transport for TcpStream {
+    fn reset_on_close(&self) {
+        // Fails where the connection is gone already.
+        let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
+    }
+}
+
+impl Transport for Stream {
+    fn reset_on_close(&self) {
+        match self {
+            Self::Tcp { stream } => stream.reset_on_close(),
+            Self::Unix { .. } => {} // knows no reset
+        }
+    }
 }
 
 impl AsyncRead for Stream {

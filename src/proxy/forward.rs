@@ -5,11 +5,13 @@
 //! answer came.
 
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use http::uri::{PathAndQuery, Uri};
-use http::{Method, Request, Response, StatusCode, Version, header, request};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request};
 use http_body::Body as _;
+use hyper::body::Incoming;
 use tower::Service;
 
 use crate::traffic::ErrorKind;
@@ -18,7 +20,9 @@ use super::body::{Body, RequestBody};
 use super::error::ProxyError;
 use super::expect::wait_for_continue;
 use super::pool::Lease;
+use super::registry::ConnectionState;
 use super::stack::Inbound;
+use super::upgrade::{self, Switch};
 use super::upstream::Patience;
 
 /// The service at the bottom of the stack.
@@ -40,7 +44,11 @@ impl Service<Inbound> for Forward {
 }
 
 async fn forward(inbound: Inbound) -> Result<Response<Body>, ProxyError> {
-    let Inbound { request, lane, settings, warmup, .. } = inbound;
+    let Inbound { request, lane, connection, settings, upgrade, warmup } = inbound;
+    if upgrade.is_some() && !request.body().is_end_stream() {
+        // Allowed (RFC 9110, 7.8), used by nobody, and a question where the body ends and the tunnel begins.
+        return Err(ProxyError::new(ErrorKind::BadRequest));
+    }
     let (mut request, answered) = wait_for_continue(address(request)?);
     let copy = Copy::of(&request);
     let mut patience = Patience::new(&settings.listener, warmup);
@@ -48,6 +56,9 @@ async fn forward(inbound: Inbound) -> Result<Response<Body>, ProxyError> {
     loop {
         let mut lease = lane.upstream.lease(&lane, &settings.listener, &mut patience).await?;
         let received = lease.received();
+        if upgrade.is_some() {
+            lease.may_switch();
+        }
         let sending = lease.send(request);
         let sent = match settings.listener.timeouts.response {
             None => sending.await,
@@ -62,7 +73,10 @@ async fn forward(inbound: Inbound) -> Result<Response<Body>, ProxyError> {
                 if let Some(answered) = answered {
                     answered.tell();
                 }
-                return answer(response, lease);
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    return switch(response, lease, upgrade, connection).await;
+                }
+                return Ok(answer(response, lease));
             }
             Err(error) => error,
         };
@@ -121,15 +135,29 @@ impl Copy {
     }
 }
 
-/// # Errors
-///
-/// The app switched protocols, which no request that we forward asks for.
-fn answer(response: Response<hyper::body::Incoming>, lease: Lease) -> Result<Response<Body>, ProxyError> {
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(ProxyError::new(ErrorKind::UpstreamProtocol));
-    }
+fn answer(response: Response<Incoming>, lease: Lease) -> Response<Body> {
     let mut response = response.map(|body| Body::app(body, lease));
     // The client's version is hyper's to say; the app's was 1.0 perhaps.
     *response.version_mut() = Version::HTTP_11;
-    Ok(response)
+    response
+}
+
+/// The answer that ends HTTP on this connection.
+///
+/// # Errors
+///
+/// The app switched to what nobody asked for.
+async fn switch(
+    response: Response<Incoming>,
+    lease: Lease,
+    offered: Option<HeaderValue>,
+    connection: Rc<ConnectionState>,
+) -> Result<Response<Body>, ProxyError> {
+    let refused = || ProxyError::new(ErrorKind::UpstreamProtocol);
+    if !offered.is_some_and(|offered| upgrade::is_one_of(response.headers(), &offered)) {
+        return Err(refused());
+    }
+    let websocket = upgrade::is_websocket(response.headers());
+    let (app, early) = lease.switch().await.ok_or_else(refused)?;
+    Ok(response.map(|_| Body::switch(Switch { app, early, websocket, connection })))
 }

@@ -1,13 +1,15 @@
 //! A client that speaks HTTP/1.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
-use pin_project_lite::pin_project;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::lane::Lane;
@@ -27,9 +29,23 @@ pub async fn serve(stream: TcpStream, early: Bytes, state: Rc<ConnectionState>, 
         .max_headers(limits.headers)
         .max_buf_size(limits.header_bytes)
         .serve_connection(TokioIo::new(io), Stack::new(Rc::clone(&lane), Rc::clone(&state)));
+    let mut driver = Driver { connection, state: Rc::clone(&state), finishing: false };
+    let ended = poll_fn(|cx| driver.poll(cx)).await;
+    // Taken in any case: it holds the state that holds it.
+    let granted = state.handover.take();
     let peer = state.peer;
-    match (Driver { connection, state, finishing: false }).await {
-        Ok(()) => {}
+    match ended {
+        Ok(Ended::ByItself) if state.handover.is_noted() => {
+            let parts = driver.connection.into_parts();
+            let mut io = parts.io.into_inner();
+            match granted {
+                Some(granted) => granted.run(io, parts.read_buf, &state, &lane).await,
+                None => {
+                    let _ = tokio::time::timeout(LAST_WORDS, io.shutdown()).await;
+                }
+            }
+        }
+        Ok(Ended::ByItself | Ended::Cut) => {}
         Err(error) if error.is_parse() => {
             lane.counters.error(crate::traffic::ErrorKind::BadRequest);
             tracing::debug!(%peer, %error, "request refused");
@@ -38,37 +54,47 @@ pub async fn serve(stream: TcpStream, early: Bytes, state: Rc<ConnectionState>, 
     }
 }
 
-pin_project! {
-    /// hyper's connection, and an ear for the worker's orders.
-    struct Driver {
-        #[pin]
-        connection: http1::Connection<TokioIo<Metered<TcpStream, ClientSide>>, Stack>,
-        state: Rc<ConnectionState>,
-        finishing: bool,
-    }
+/// hyper's connection, and an ear for the worker's orders.
+struct Driver {
+    connection: http1::Connection<TokioIo<Metered<TcpStream, ClientSide>>, Stack>,
+    state: Rc<ConnectionState>,
+    finishing: bool,
 }
 
-impl Future for Driver {
-    type Output = hyper::Result<()>;
+enum Ended {
+    ByItself,
+    Cut,
+}
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        let order = this.state.order(cx);
+impl Driver {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<Ended>> {
+        let order = self.state.order(cx);
         if order == Order::Cut {
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(Ok(Ended::Cut));
         }
-        let polled = this.connection.as_mut().poll(cx);
+        let polled = self.advance(cx);
         // Only after a look at what has come: hyper closes a connection at rest at once, and where the head
         // of the next request is coming, for hyper that is at rest. Such a request is answered first.
-        let finish = order == Order::Finish && this.state.stage() != Stage::Head;
-        if polled.is_pending() && finish && !*this.finishing {
-            *this.finishing = true;
-            this.connection.as_mut().graceful_shutdown();
-            return this.connection.poll(cx);
+        let finish = order == Order::Finish && self.state.stage() != Stage::Head;
+        if polled.is_pending() && finish && !self.finishing {
+            self.finishing = true;
+            Pin::new(&mut self.connection).graceful_shutdown();
+            return self.advance(cx);
         }
         polled
     }
+
+    fn advance(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<Ended>> {
+        let polled = match self.state.handover.is_noted() {
+            true => self.connection.poll_without_shutdown(cx),
+            false => Pin::new(&mut self.connection).poll(cx),
+        };
+        polled.map_ok(|()| Ended::ByItself)
+    }
 }
+
+/// How long the end of a TLS connection may take to go out.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Counts bytes, and notes when a request's head begins.
 struct ClientSide {
@@ -79,16 +105,18 @@ struct ClientSide {
 impl Tally for ClientSide {
     fn received(&self, bytes: &[u8]) {
         self.lane.counters.received(bytes.len() as u64);
-        if matches!(self.state.stage(), Stage::Silent | Stage::Idle) {
-            self.state.enter(Stage::Head, &self.lane.clock);
+        match self.state.stage() {
+            Stage::Silent | Stage::Idle => self.state.enter(Stage::Head, &self.lane.clock),
+            Stage::Tunnel => self.state.touch(&self.lane.clock),
+            Stage::Head | Stage::Busy => {}
         }
     }
 
     fn sent(&self, bytes: usize) {
         self.lane.counters.sent(bytes as u64);
-        if self.state.stage() == Stage::Idle {
-            // The end of an answer goes out to a slow reader: that is no idle connection.
-            self.state.enter(Stage::Idle, &self.lane.clock);
+        // Idle, too: the end of an answer goes out to a slow reader, and that is no idle connection.
+        if matches!(self.state.stage(), Stage::Idle | Stage::Tunnel) {
+            self.state.touch(&self.lane.clock);
         }
     }
 }

@@ -8,6 +8,8 @@ use bytes::Bytes;
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::tunnel::Transport;
+
 /// Who is told.
 pub trait Tally {
     /// These bytes came, at least one.
@@ -33,6 +35,11 @@ impl<S, T: Tally> Metered<S, T> {
     /// `early` was read from the socket already.
     pub fn new(stream: S, early: Bytes, tally: T) -> Self {
         Self { stream, early: (!early.is_empty()).then_some(early), tally }
+    }
+
+    /// The socket, and what was read from it but not from here.
+    pub fn into_parts(self) -> (S, Bytes) {
+        (self.stream, self.early.unwrap_or_default())
     }
 }
 
@@ -84,6 +91,15 @@ impl<S: AsyncWrite, T: Tally> AsyncWrite for Metered<S, T> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.project().stream.poll_shutdown(cx)
+    }
+}
+
+impl<S: Transport, T: Tally> Transport for Metered<S, T>
+where
+    Self: Unpin,
+{
+    fn reset_on_close(&self) {
+        self.stream.reset_on_close();
     }
 }
 

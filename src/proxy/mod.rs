@@ -29,10 +29,9 @@ mod metered;
 mod pool;
 mod registry;
 mod stack;
-#[cfg_attr(not(test), expect(dead_code, reason = "comes into use with upgrades"))]
 mod tunnel;
+mod upgrade;
 mod upstream;
-#[cfg_attr(not(test), expect(dead_code, reason = "comes into use with upgrades"))]
 mod websocket;
 mod worker;
 

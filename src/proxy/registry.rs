@@ -14,6 +14,7 @@ use http::HeaderValue;
 use crate::config::Timeouts;
 
 use super::lane::Clock;
+use super::upgrade::Handover;
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub enum Stage {
     Busy,
     /// Between two requests.
     Idle,
+    /// Carrying bytes: upgraded, or of a TCP listener.
+    Tunnel,
 }
 
 /// What the worker tells a connection. Goes forward only.
@@ -49,6 +52,8 @@ pub struct ConnectionState {
     since: Cell<u64>,
     order: Cell<Order>,
     waker: RefCell<Option<Waker>>,
+    /// Filled for a moment only: what it holds keeps this state alive.
+    pub handover: Handover,
 }
 
 impl ConnectionState {
@@ -61,12 +66,18 @@ impl ConnectionState {
             since: Cell::new(clock.millis()),
             order: Cell::new(Order::Serve),
             waker: RefCell::new(None),
+            handover: Handover::default(),
         })
     }
 
     /// Notes a stage that begins now.
     pub fn enter(&self, stage: Stage, clock: &Clock) {
         self.stage.set(stage);
+        self.since.set(clock.millis());
+    }
+
+    /// Notes that a byte passed.
+    pub fn touch(&self, clock: &Clock) {
         self.since.set(clock.millis());
     }
 
@@ -97,6 +108,7 @@ impl ConnectionState {
             Stage::Silent => timeouts.first_byte,
             Stage::Head => timeouts.header_read,
             Stage::Idle => timeouts.idle,
+            Stage::Tunnel => timeouts.tunnel_idle,
             Stage::Busy => return false,
         };
         clock.passed(self.since.get(), limit)
@@ -124,7 +136,7 @@ impl Connections {
             // hyper's graceful shutdown waits for the first request of a connection that never sent one.
             Stage::Silent if also_silent => connection.tell(Order::Cut),
             Stage::Silent => {}
-            Stage::Head | Stage::Busy | Stage::Idle => connection.tell(Order::Finish),
+            Stage::Head | Stage::Busy | Stage::Idle | Stage::Tunnel => connection.tell(Order::Finish),
         });
     }
 
@@ -132,7 +144,7 @@ impl Connections {
     pub fn cut(&self) -> u64 {
         let mut busy = 0;
         self.each(|connection| {
-            busy += u64::from(connection.stage.get() == Stage::Busy);
+            busy += u64::from(matches!(connection.stage.get(), Stage::Busy | Stage::Tunnel));
             connection.tell(Order::Cut);
         });
         busy

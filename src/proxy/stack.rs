@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use tower::{Service, ServiceBuilder};
 
@@ -26,6 +26,8 @@ pub struct Inbound {
     pub connection: Rc<ConnectionState>,
     /// As they were when the request came: a reload in between changes nothing for it.
     pub settings: Rc<Settings>,
+    /// The protocols that the app may switch to.
+    pub upgrade: Option<HeaderValue>,
     /// One of our own warm-up requests: passes the gate, waits for nothing, is not counted as traffic.
     pub warmup: bool,
 }
@@ -65,6 +67,7 @@ impl hyper::service::Service<Request<Incoming>> for Stack {
             settings: self.lane.settings(),
             lane: Rc::clone(&self.lane),
             connection: Rc::clone(&self.connection),
+            upgrade: None,
             warmup: false,
         };
         // No layer keeps a state of its own, so each is always ready and a copy costs nothing.

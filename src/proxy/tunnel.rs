@@ -9,13 +9,18 @@
 //! once. Only what the other end does not take right away is kept, and nothing is read until it went.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::sleep;
 
+use super::lane::Lane;
+use super::registry::{ConnectionState, Order, Stage as Phase};
 use super::websocket::{Frames, Sender, going_away};
 
 /// What a tunnel runs between.
@@ -43,6 +48,8 @@ pub enum End {
     /// Both sides said all they had to say, or were told to go and went.
     Whole,
     Broken(Broken),
+    /// The worker wanted it to end.
+    Cut,
 }
 
 /// A side that broke.
@@ -79,10 +86,14 @@ impl<C: Transport, A: Transport> Tunnel<C, A> {
         self.down.leave() && up
     }
 
-    /// Breaks the tunnel off: for both ends it must not look like the end of what was sent.
+    /// Breaks the tunnel off: where an end was not told, this must not look like the end of what was sent.
     pub fn cut(self) {
-        self.client.reset_on_close();
-        self.app.reset_on_close();
+        if !self.down.is_told() {
+            self.client.reset_on_close();
+        }
+        if !self.up.is_told() {
+            self.app.reset_on_close();
+        }
     }
 }
 
@@ -167,6 +178,11 @@ impl Way {
     fn leave(&mut self) -> bool {
         self.leaves = self.frames.as_ref().is_some_and(|frames| frames.is_followed() || frames.is_closed());
         self.leaves
+    }
+
+    /// Whether the other end knows that no more comes.
+    fn is_told(&self) -> bool {
+        matches!(self.stage, Stage::Discarding | Stage::Done)
     }
 
     /// Ready when this way ended, and the end was passed on, unless the tunnel `is_broken`. Ready with each
@@ -293,6 +309,41 @@ impl Way {
     }
 }
 
+/// Runs a tunnel for the connection `state` until it ended or the worker cut it: where nothing moved for
+/// `timeouts.tunnel_idle`, and at the deadline of the drain.
+pub async fn carry<C: Transport, A: Transport>(
+    mut tunnel: Tunnel<C, A>,
+    state: &ConnectionState,
+    lane: &Lane,
+) -> End {
+    state.enter(Phase::Tunnel, &lane.clock);
+    let mut goodbye = None;
+    let end = poll_fn(|cx| {
+        if state.order(cx) == Order::Cut && goodbye.is_none() {
+            if !tunnel.leave() {
+                return Poll::Ready(End::Cut);
+            }
+            goodbye = Some(Box::pin(sleep(GOODBYE)));
+        }
+        if let Poll::Ready(end) = Pin::new(&mut tunnel).poll(cx) {
+            return Poll::Ready(end);
+        }
+        match &mut goodbye {
+            Some(goodbye) => goodbye.as_mut().poll(cx).map(|()| End::Cut),
+            None => Poll::Pending,
+        }
+    })
+    .await;
+    match &end {
+        End::Whole => {}
+        End::Broken(Broken { side, error }) => {
+            tracing::debug!(listener = %lane.shared.name, peer = %state.peer, ?side, %error, "tunnel broke");
+        }
+        End::Cut => tunnel.cut(),
+    }
+    end
+}
+
 /// Lends the buffer that the tunnels of this thread share.
 fn with_buffer<T>(read: impl FnOnce(&mut ReadBuf<'_>) -> T) -> T {
     thread_local! {
@@ -304,6 +355,9 @@ fn with_buffer<T>(read: impl FnOnce(&mut ReadBuf<'_>) -> T) -> T {
 /// Bytes read at once, and so the most that one way can owe: large enough that copying costs little beside the
 /// two system calls, small enough for thousands of readers that are slow.
 const BUFFER: usize = 16 << 10;
+
+/// How long both ends of a WebSocket have to hear that it goes away, and to say so too.
+pub const GOODBYE: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 mod tests;

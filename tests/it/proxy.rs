@@ -8,7 +8,9 @@ mod framing;
 mod limits;
 mod pooling;
 mod streaming;
+mod upgrade;
 mod waiting;
+mod websocket;
 mod wire;
 
 use std::net::SocketAddr;

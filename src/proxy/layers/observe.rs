@@ -7,7 +7,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use pin_project_lite::pin_project;
@@ -59,7 +59,9 @@ impl<F: Future<Output = Result<Response<Body>, ProxyError>>> Future for Observed
         Poll::Ready(outcome.map(|mut response| {
             if let Some(mut flight) = this.flight.take() {
                 flight.status = Some(response.status());
-                if flight.lane.draining.get() {
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    flight.answered_after = Some(flight.began.elapsed());
+                } else if flight.lane.draining.get() {
                     // Also tells hyper to close after this answer.
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
@@ -77,6 +79,8 @@ pub struct Flight {
     began: Instant,
     /// Of the answer, once its head is there.
     status: Option<StatusCode>,
+    /// Of an upgrade, whose end says nothing of how fast the app is.
+    answered_after: Option<Duration>,
     ended: bool,
     warmup: bool,
     /// Only if the access log is on.
@@ -109,6 +113,7 @@ impl Flight {
             connection: Rc::clone(&inbound.connection),
             began,
             status: None,
+            answered_after: None,
             ended: false,
             warmup: inbound.warmup,
             line,
@@ -133,7 +138,7 @@ impl Flight {
             let counters = &self.lane.counters;
             match self.status {
                 Some(status) => {
-                    counters.request_ended(status.as_u16(), took);
+                    counters.request_ended(status.as_u16(), self.answered_after.unwrap_or(took));
                     if let Some(kind) = error {
                         counters.error(kind);
                     }
