@@ -6,9 +6,12 @@ use std::rc::Rc;
 use bytes::Bytes;
 use tokio::net::TcpStream;
 
+use crate::config::Scheme;
+
 use super::http1;
 use super::lane::Lane;
 use super::registry::ConnectionState;
+use super::tcp;
 
 /// Serves one connection until it ends.
 pub async fn serve(stream: TcpStream, peer: SocketAddr, lane: Rc<Lane>) {
@@ -16,7 +19,10 @@ pub async fn serve(stream: TcpStream, peer: SocketAddr, lane: Rc<Lane>) {
     lane.connections.add(&state);
     lane.counters.connection_opened();
     let _open = Open(Rc::clone(&lane));
-    http1::serve(stream, Bytes::new(), state, lane).await;
+    match lane.settings().listener.upstream.scheme {
+        Scheme::Tcp => tcp::serve(stream, state, lane).await,
+        _ => http1::serve(stream, Bytes::new(), state, lane).await,
+    }
 }
 
 /// Counts the connection as closed, however it ended.

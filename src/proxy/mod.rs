@@ -29,6 +29,7 @@ mod metered;
 mod pool;
 mod registry;
 mod stack;
+mod tcp;
 mod tunnel;
 mod upgrade;
 mod upstream;

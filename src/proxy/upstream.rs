@@ -13,9 +13,9 @@ use tokio::time::Instant;
 use crate::config::{Listener, NotReady};
 use crate::traffic::ErrorKind;
 
-use super::dial::{dial, unreachable};
+use super::dial::{Stream, dial, unreachable};
 use super::error::ProxyError;
-use super::lane::Lane;
+use super::lane::{Lane, Waiting};
 use super::pool::{Lease, Pool};
 
 /// The app, as one lane reaches it.
@@ -70,39 +70,54 @@ impl Upstream {
         listener: &Listener,
         patience: &mut Patience,
     ) -> Result<Lease, ProxyError> {
-        if let Some(lease) = self.pool.take(lane) {
-            return Ok(lease);
-        }
         let mut waiting = None;
         loop {
-            if !lane.view.word().app_refuses(lane.number) {
-                match dial(&listener.upstream, listener.timeouts.connect).await {
-                    Ok(stream) => {
-                        lane.gate.app_accepted(lane.number);
-                        return Lease::open(stream, lane).await;
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                        lane.gate.app_refused(lane.number);
-                    }
-                    Err(error) => return Err(unreachable(error)),
-                }
-            }
-            let until = *patience.until.get_or_insert_with(|| Instant::now() + patience.longest);
-            let expired = || ProxyError::new(ErrorKind::ConnectRefused);
-            if patience.longest.is_zero() {
-                return Err(expired());
-            }
-            if waiting.is_none() {
-                waiting = Some(lane.wait_in_line()?);
-            }
-            self.knock(lane, listener);
-            if tokio::time::timeout_at(until, self.comes_back(lane, patience.policy)).await.is_err() {
-                return Err(expired());
-            }
             if let Some(lease) = self.pool.take(lane) {
                 return Ok(lease);
             }
+            if let Some(stream) = attempt(lane, listener).await? {
+                return Lease::open(stream, lane).await;
+            }
+            self.stand_by(lane, listener, patience, &mut waiting).await?;
         }
+    }
+
+    /// A connection for bytes: a new one, or one for which the client waited. Errors and cancel safety as of
+    /// [`Self::lease`].
+    pub async fn stream(
+        &self,
+        lane: &Rc<Lane>,
+        listener: &Listener,
+        patience: &mut Patience,
+    ) -> Result<Stream, ProxyError> {
+        let mut waiting = None;
+        loop {
+            if let Some(stream) = attempt(lane, listener).await? {
+                return Ok(stream);
+            }
+            self.stand_by(lane, listener, patience, &mut waiting).await?;
+        }
+    }
+
+    /// Waits for an app that refuses.
+    async fn stand_by(
+        &self,
+        lane: &Rc<Lane>,
+        listener: &Listener,
+        patience: &mut Patience,
+        waiting: &mut Option<Waiting>,
+    ) -> Result<(), ProxyError> {
+        let until = *patience.until.get_or_insert_with(|| Instant::now() + patience.longest);
+        let expired = || ProxyError::new(ErrorKind::ConnectRefused);
+        if patience.longest.is_zero() {
+            return Err(expired());
+        }
+        if waiting.is_none() {
+            *waiting = Some(lane.wait_in_line()?);
+        }
+        self.knock(lane, listener);
+        let back = tokio::time::timeout_at(until, self.comes_back(lane, patience.policy)).await;
+        back.map_err(|_| expired())
     }
 
     /// Waits until the app accepts again, and where requests are held for readiness, until the gate admits.
@@ -136,7 +151,9 @@ impl Upstream {
                     && let Ok(stream) = dial(&app, timeout).await
                 {
                     lane.gate.app_accepted(lane.number);
-                    if let Ok(lease) = Lease::open(stream, &lane).await {
+                    if app.scheme.is_http()
+                        && let Ok(lease) = Lease::open(stream, &lane).await
+                    {
                         lease.give_back();
                     }
                 }
@@ -148,6 +165,24 @@ impl Upstream {
             lane.upstream.knocking.set(false);
             lane.upstream.back.notify_waiters();
         });
+    }
+}
+
+/// A new connection; `None` if the app refuses.
+async fn attempt(lane: &Lane, listener: &Listener) -> Result<Option<Stream>, ProxyError> {
+    if lane.view.word().app_refuses(lane.number) {
+        return Ok(None);
+    }
+    match dial(&listener.upstream, listener.timeouts.connect).await {
+        Ok(stream) => {
+            lane.gate.app_accepted(lane.number);
+            Ok(Some(stream))
+        }
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            lane.gate.app_refused(lane.number);
+            Ok(None)
+        }
+        Err(error) => Err(unreachable(error)),
     }
 }
 

@@ -8,6 +8,7 @@ mod framing;
 mod limits;
 mod pooling;
 mod streaming;
+mod tcp;
 mod upgrade;
 mod waiting;
 mod websocket;
