@@ -8,6 +8,7 @@ mod connect;
 mod dns;
 mod exec;
 mod file;
+mod grpc;
 mod http;
 mod memcached;
 mod mqtt;
@@ -149,6 +150,7 @@ pub const KINDS: &[Kind] = &[
     dns::KIND,
     exec::KIND,
     file::KIND,
+    grpc::KIND,
     http::KIND,
     memcached::KIND,
     mqtt::KIND,

@@ -1,7 +1,7 @@
 //! TLS for checks: verified against a CA file or the public roots, unverified only if asked.
 //!
-//! Unlike the kubelet, which never verifies, and which speaks HTTP/2 where the server offers it: no protocol
-//! is negotiated here, so `http` is answered by HTTP/1.1. The host name that is configured is the one that is
+//! Unlike the kubelet, which never verifies, and which speaks HTTP/2 where the server offers it: a protocol is
+//! negotiated for `grpc` only, so `http` is answered by HTTP/1.1. The host name that is configured is the one that is
 //! asked for (SNI) and verified; an IP address is not sent. [`Tls`] is the key `tls` of the kinds that speak a
 //! server's own protocol.
 
@@ -44,13 +44,24 @@ impl Trust {
         stream: TcpStream,
         host_name: &str,
     ) -> Result<TlsStream<TcpStream>, String> {
+        self.handshake_for(&[], stream, host_name).await
+    }
+
+    /// The same, and offers these protocols (ALPN); a server may pass over the offer.
+    pub(super) async fn handshake_for(
+        &self,
+        protocols: &[&[u8]],
+        stream: TcpStream,
+        host_name: &str,
+    ) -> Result<TlsStream<TcpStream>, String> {
         let name = ServerName::try_from(host_name.to_owned()).map_err(|error| error.to_string())?;
-        let config = self.config().await?;
-        let connected = TlsConnector::from(config).connect(name, stream).await;
+        let mut config = self.config().await?;
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        let connected = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
         connected.map_err(|error| format!("the TLS handshake failed: {error}"))
     }
 
-    async fn config(&self) -> Result<Arc<ClientConfig>, String> {
+    async fn config(&self) -> Result<ClientConfig, String> {
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
@@ -69,7 +80,7 @@ impl Trust {
                 .with_custom_certificate_verifier(Arc::new(Unverified(provider)))
                 .with_no_client_auth(),
         };
-        Ok(Arc::new(config))
+        Ok(config)
     }
 }
 

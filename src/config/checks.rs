@@ -251,4 +251,4 @@ fn refuse(at: &[String], error: &KeyError, tree: &Tree, report: &mut Report) {
 }
 
 /// Kinds of the contract that a later version will know.
-const PLANNED_KINDS: &[&str] = &["grpc", "amqp", "kafka", "mongodb", "traffic"];
+const PLANNED_KINDS: &[&str] = &["amqp", "kafka", "mongodb", "traffic"];

@@ -10,7 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::expect::Expected;
 use super::layers::observe::Flight;
-use super::pool::Lease;
+use super::lease::Lease;
 use super::upgrade::Switch;
 
 /// The body of a request on its way to the app.

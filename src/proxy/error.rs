@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 
 use crate::traffic::ErrorKind;
 
@@ -48,38 +48,99 @@ impl ProxyError {
         Self { kind, cause: Some(Cause::Http(error)) }
     }
 
-    /// The answer for the client. gRPC's twin of this table comes with HTTP/2.
-    pub fn answer(&self) -> Response<Body> {
-        let (status, text) = match self.kind {
-            ErrorKind::BadRequest | ErrorKind::ClientClosed => {
-                (StatusCode::BAD_REQUEST, "the request is malformed\n")
+    /// The answer for the client, in its protocol.
+    pub fn answer(&self, dialect: Dialect) -> Response<Body> {
+        let (status, grpc, text) = self.row();
+        let mut response = match dialect {
+            Dialect::Http => {
+                let mut response = Response::new(Body::full(Bytes::from_static(text.as_bytes())));
+                *response.status_mut() = status;
+                let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+                response.headers_mut().insert(header::CONTENT_TYPE, plain);
+                if status == StatusCode::SERVICE_UNAVAILABLE {
+                    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+                }
+                response
             }
-            ErrorKind::NotReady => (StatusCode::SERVICE_UNAVAILABLE, "this pod is not ready\n"),
-            ErrorKind::HoldTimeout => {
-                (StatusCode::SERVICE_UNAVAILABLE, "this pod did not become ready in time\n")
+            // Trailers-only: one block of fields that is head and end (gRPC over HTTP/2, Responses).
+            Dialect::Grpc => {
+                let mut response = Response::new(Body::full(Bytes::new()));
+                let headers = response.headers_mut();
+                headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+                headers.insert("grpc-status", HeaderValue::from(grpc as u16));
+                headers.insert("grpc-message", HeaderValue::from_static(text.trim_ascii_end()));
+                response
             }
-            ErrorKind::QueueFull => (StatusCode::SERVICE_UNAVAILABLE, "too many requests wait\n"),
-            ErrorKind::ConnectRefused => (StatusCode::SERVICE_UNAVAILABLE, "the app refuses connections\n"),
-            ErrorKind::ConnectTimeout => (StatusCode::GATEWAY_TIMEOUT, "the app takes no connection\n"),
-            ErrorKind::ConnectFailed => (StatusCode::BAD_GATEWAY, "no connection to the app\n"),
-            ErrorKind::UpstreamClosed => {
-                (StatusCode::BAD_GATEWAY, "the app closed the connection before it answered\n")
-            }
-            ErrorKind::UpstreamProtocol => (StatusCode::BAD_GATEWAY, "the app's answer is not HTTP\n"),
-            ErrorKind::UpstreamBroken => (StatusCode::BAD_GATEWAY, "the app's answer broke off\n"),
-            ErrorKind::ResponseTimeout => (StatusCode::GATEWAY_TIMEOUT, "the app did not answer in time\n"),
-            ErrorKind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "readygate failed\n"),
         };
-        let mut response = Response::new(Body::full(Bytes::from_static(text.as_bytes())));
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert("x-readygate-error", HeaderValue::from_static(self.kind.name()));
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        }
+        response.headers_mut().insert("x-readygate-error", HeaderValue::from_static(self.kind.name()));
         response
     }
+
+    /// The table: the status, its twin of gRPC, and what to say.
+    fn row(&self) -> (StatusCode, Code, &'static str) {
+        use Code::{DeadlineExceeded, Internal, ResourceExhausted, Unavailable};
+        match self.kind {
+            ErrorKind::BadRequest | ErrorKind::ClientClosed => {
+                (StatusCode::BAD_REQUEST, Internal, "the request is malformed\n")
+            }
+            ErrorKind::NotReady => (StatusCode::SERVICE_UNAVAILABLE, Unavailable, "this pod is not ready\n"),
+            ErrorKind::HoldTimeout => {
+                (StatusCode::SERVICE_UNAVAILABLE, Unavailable, "this pod did not become ready in time\n")
+            }
+            ErrorKind::QueueFull => {
+                (StatusCode::SERVICE_UNAVAILABLE, ResourceExhausted, "too many requests wait\n")
+            }
+            ErrorKind::ConnectRefused => {
+                (StatusCode::SERVICE_UNAVAILABLE, Unavailable, "the app refuses connections\n")
+            }
+            ErrorKind::ConnectTimeout => {
+                (StatusCode::GATEWAY_TIMEOUT, Unavailable, "the app takes no connection\n")
+            }
+            ErrorKind::ConnectFailed => (StatusCode::BAD_GATEWAY, Unavailable, "no connection to the app\n"),
+            ErrorKind::UpstreamClosed => {
+                (StatusCode::BAD_GATEWAY, Unavailable, "the app closed the connection before it answered\n")
+            }
+            ErrorKind::UpstreamProtocol => {
+                (StatusCode::BAD_GATEWAY, Internal, "the app's answer is not HTTP\n")
+            }
+            ErrorKind::UpstreamBroken => {
+                (StatusCode::BAD_GATEWAY, Unavailable, "the app's answer broke off\n")
+            }
+            ErrorKind::ResponseTimeout => {
+                (StatusCode::GATEWAY_TIMEOUT, DeadlineExceeded, "the app did not answer in time\n")
+            }
+            ErrorKind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, Internal, "readygate failed\n"),
+        }
+    }
+}
+
+/// How a client wants to be told of an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    Http,
+    Grpc,
+}
+
+impl Dialect {
+    /// gRPC is spoken over HTTP/2 only, and says so in its content type.
+    pub fn of<B>(request: &Request<B>) -> Self {
+        let is_grpc = request.version() == Version::HTTP_2
+            && request
+                .headers()
+                .get(header::CONTENT_TYPE)
+                .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+        if is_grpc { Self::Grpc } else { Self::Http }
+    }
+}
+
+/// The codes of gRPC that are used here (grpc/grpc, doc/statuscodes.md).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+enum Code {
+    DeadlineExceeded = 4,
+    ResourceExhausted = 8,
+    Internal = 13,
+    Unavailable = 14,
 }
 
 /// Whether bytes came that make no body, and not only too few of them.
@@ -120,7 +181,7 @@ mod tests {
     #[test]
     fn every_own_answer_says_that_it_is_ours_and_why() {
         for kind in ErrorKind::ALL {
-            let answer = ProxyError::new(kind).answer();
+            let answer = ProxyError::new(kind).answer(Dialect::Http);
             assert_eq!(answer.headers()["x-readygate-error"], kind.name());
             assert!(answer.status().is_client_error() || answer.status().is_server_error());
         }
@@ -129,9 +190,22 @@ mod tests {
     #[test]
     fn unavailable_says_when_to_come_again() {
         for kind in ErrorKind::ALL {
-            let answer = ProxyError::new(kind).answer();
+            let answer = ProxyError::new(kind).answer(Dialect::Http);
             let unavailable = answer.status() == StatusCode::SERVICE_UNAVAILABLE;
             assert_eq!(answer.headers().contains_key(header::RETRY_AFTER), unavailable, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn grpc_is_told_in_trailers_only() {
+        for kind in ErrorKind::ALL {
+            let answer = ProxyError::new(kind).answer(Dialect::Grpc);
+            assert_eq!(answer.status(), StatusCode::OK, "{kind:?}");
+            assert_eq!(answer.headers()["x-readygate-error"], kind.name());
+            assert!(
+                ["4", "8", "13", "14"].contains(&answer.headers()["grpc-status"].to_str().expect("digits"))
+            );
+            assert!(http_body::Body::is_end_stream(answer.body()), "{kind:?}: one block of fields");
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Innermost: takes a connection to the app and sends the request.
 //!
 //! A request is sent a second time only if the first copy provably never reached the app (hyper gives it
-//! back unwritten), or if its method is idempotent (RFC 9110, 9.2.2), it has no body, and not one byte of an
-//! answer came.
+//! back unwritten, or an app of HTTP/2 says so and there was no body), or if its method is idempotent (RFC
+//! 9110, 9.2.2), it has no body, and not one byte of an answer came.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -14,12 +14,13 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use tower::Service;
 
+use crate::config::Scheme;
 use crate::traffic::ErrorKind;
 
 use super::body::{Body, RequestBody};
 use super::error::ProxyError;
 use super::expect::wait_for_continue;
-use super::pool::Lease;
+use super::lease::{Failure, Fate, Lease};
 use super::registry::ConnectionState;
 use super::stack::Inbound;
 use super::upgrade::{self, Switch};
@@ -49,13 +50,16 @@ async fn forward(inbound: Inbound) -> Result<Response<Body>, ProxyError> {
         // Allowed (RFC 9110, 7.8), used by nobody, and a question where the body ends and the tunnel begins.
         return Err(ProxyError::new(ErrorKind::BadRequest));
     }
-    let (mut request, answered) = wait_for_continue(address(request)?);
+    let (mut request, answered) = match settings.listener.upstream.scheme {
+        Scheme::Http | Scheme::Unix | Scheme::Tcp => wait_for_continue(address(request)?),
+        // hyper does not tell of a 100 of HTTP/2.
+        Scheme::H2c | Scheme::Https => (without_expectation(address(request)?), None),
+    };
     let copy = Copy::of(&request);
     let mut patience = Patience::new(&settings.listener, warmup);
-    let mut answered_nothing = 0;
+    let mut resent = 0;
     loop {
         let mut lease = lane.upstream.lease(&lane, &settings.listener, &mut patience).await?;
-        let received = lease.received();
         if upgrade.is_some() {
             lease.may_switch();
         }
@@ -68,7 +72,7 @@ async fn forward(inbound: Inbound) -> Result<Response<Body>, ProxyError> {
                 Err(_) => return Err(ProxyError::new(ErrorKind::ResponseTimeout)),
             },
         };
-        let (error, unsent) = match sent {
+        let Failure { error, fate } = match sent {
             Ok(response) => {
                 if let Some(answered) = answered {
                     answered.tell();
@@ -78,17 +82,16 @@ async fn forward(inbound: Inbound) -> Result<Response<Body>, ProxyError> {
                 }
                 return Ok(answer(response, lease));
             }
-            Err(error) => error,
+            Err(failure) => failure,
         };
-        match (unsent, &copy) {
-            // Unwritten: the connection had died in the pool. There are only so many of those.
-            (Some(unsent), _) => request = unsent,
-            (None, Some(copy)) if lease.received() == received && answered_nothing < RESENDS => {
-                answered_nothing += 1;
-                request = copy.request();
-            }
-            (None, _) => return Err(ProxyError::exchange(error)),
-        }
+        request = match (fate, &copy) {
+            // There are only so many connections that died in the pool.
+            (Fate::Unsent(unsent), _) => *unsent,
+            (Fate::Unprocessed, Some(copy)) if resent < RESENDS => copy.request(),
+            (Fate::Unanswered, Some(copy)) if copy.idempotent && resent < RESENDS => copy.request(),
+            _ => return Err(error),
+        };
+        resent += 1;
         tracing::debug!(listener = %lane.shared.name, %error, "request is sent again");
     }
 }
@@ -115,23 +118,31 @@ fn address(request: Request<RequestBody>) -> Result<Request<RequestBody>, ProxyE
     Ok(Request::from_parts(parts, body))
 }
 
-/// What is needed to send a request again.
-struct Copy(request::Parts);
+fn without_expectation(mut request: Request<RequestBody>) -> Request<RequestBody> {
+    request.headers_mut().remove(header::EXPECT);
+    request
+}
+
+/// What is needed to send a request again: one without a body.
+struct Copy {
+    parts: request::Parts,
+    /// RFC 9110, 9.2.2.
+    idempotent: bool,
+}
 
 impl Copy {
     fn of(request: &Request<RequestBody>) -> Option<Self> {
-        let may = request.method().is_idempotent() && request.body().is_end_stream();
-        may.then(|| {
+        request.body().is_end_stream().then(|| {
             let mut parts = Request::new(()).into_parts().0;
             parts.method = request.method().clone();
             parts.uri = request.uri().clone();
             parts.headers = request.headers().clone();
-            Self(parts)
+            Self { parts, idempotent: request.method().is_idempotent() }
         })
     }
 
     fn request(&self) -> Request<RequestBody> {
-        Request::from_parts(self.0.clone(), RequestBody::Empty)
+        Request::from_parts(self.parts.clone(), RequestBody::Empty)
     }
 }
 

@@ -10,15 +10,18 @@ use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 
 use super::lane::Lane;
 use super::metered::{Metered, Tally};
 use super::registry::{ConnectionState, Order, Stage};
 use super::stack::Stack;
+use super::tunnel::Transport;
 
 /// Serves requests until the client, the app or the worker wants no more.
-pub async fn serve(stream: TcpStream, early: Bytes, state: Rc<ConnectionState>, lane: Rc<Lane>) {
+pub async fn serve<S>(stream: S, early: Bytes, state: Rc<ConnectionState>, lane: Rc<Lane>)
+where
+    S: Transport + 'static,
+{
     let limits = lane.settings().listener.limits.clone();
     let io = Metered::new(stream, early, ClientSide { state: Rc::clone(&state), lane: Rc::clone(&lane) });
     let connection = http1::Builder::new()
@@ -39,7 +42,8 @@ pub async fn serve(stream: TcpStream, early: Bytes, state: Rc<ConnectionState>, 
             let parts = driver.connection.into_parts();
             let mut io = parts.io.into_inner();
             match granted {
-                Some(granted) => granted.run(io, parts.read_buf, &state, &lane).await,
+                // Boxed: most connections never come here, and their future would be as large.
+                Some(granted) => Box::pin(granted.run(io, parts.read_buf, &state, &lane)).await,
                 None => {
                     let _ = tokio::time::timeout(LAST_WORDS, io.shutdown()).await;
                 }
@@ -55,8 +59,8 @@ pub async fn serve(stream: TcpStream, early: Bytes, state: Rc<ConnectionState>, 
 }
 
 /// hyper's connection, and an ear for the worker's orders.
-struct Driver {
-    connection: http1::Connection<TokioIo<Metered<TcpStream, ClientSide>>, Stack>,
+struct Driver<S> {
+    connection: http1::Connection<TokioIo<Metered<S, ClientSide>>, Stack>,
     state: Rc<ConnectionState>,
     finishing: bool,
 }
@@ -66,7 +70,7 @@ enum Ended {
     Cut,
 }
 
-impl Driver {
+impl<S: Transport + 'static> Driver<S> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<Ended>> {
         let order = self.state.order(cx);
         if order == Order::Cut {

@@ -22,13 +22,14 @@ use super::body::RequestBody;
 use super::dial::Stream;
 use super::error::ProxyError;
 use super::lane::{Clock, Lane};
+use super::lease::{Failure, Fate};
 use super::metered::{Metered, Tally};
 
 /// The connections at rest.
+#[derive(Default)]
 pub struct Pool {
     /// The one used last is on top.
     idle: RefCell<Vec<Idle>>,
-    suspect: Box<dyn Fn()>,
 }
 
 struct Idle {
@@ -37,11 +38,6 @@ struct Idle {
 }
 
 impl Pool {
-    /// `suspect` is called when a connection broke at rest: the app may have gone.
-    pub fn new(suspect: Box<dyn Fn()>) -> Self {
-        Self { idle: RefCell::default(), suspect }
-    }
-
     /// A connection that takes a request now, if there is one.
     pub fn take(&self, lane: &Rc<Lane>) -> Option<Lease> {
         let mut idle = self.idle.borrow_mut();
@@ -137,7 +133,7 @@ impl Lease {
                 tracing::debug!(listener = %on.shared.name, %error, "connection to the app ended");
             }
             if used.idle.get() {
-                (on.upstream.pool.suspect)();
+                on.upstream.suspect();
             }
             (ended.is_ok() && used.may_switch.get()).then(|| connection.into_parts())
         });
@@ -145,18 +141,12 @@ impl Lease {
         Ok(Self { connection, lane: Rc::clone(lane) })
     }
 
-    /// Bytes of answers so far.
-    pub fn received(&self) -> u64 {
-        self.connection.link.received.get()
-    }
-
     /// Says that the request to come asks for an upgrade.
     pub fn may_switch(&self) {
         self.connection.link.may_switch.set(true);
     }
 
-    /// Takes the connection apart after a 101: the socket, and what the app sent after the head. `None` if it broke
-    /// meanwhile.
+    /// As of [`super::lease::Lease::switch`].
     pub async fn switch(mut self) -> Option<(Stream, Bytes)> {
         let upgraded = (&mut self.connection.task).await.ok().flatten()?;
         let (stream, _) = upgraded.io.into_inner().into_parts();
@@ -167,14 +157,18 @@ impl Lease {
     ///
     /// # Errors
     ///
-    /// What hyper says, and the request itself if not a byte of it was written.
-    pub async fn send(
-        &mut self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, (hyper::Error, Option<Request<RequestBody>>)> {
-        self.connection.sender.try_send_request(request).await.map_err(|mut error| {
-            let unsent = error.take_message();
-            (error.into_error(), unsent)
+    /// What hyper says, and how far the request came.
+    pub async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, Failure> {
+        let received = self.connection.link.received.get();
+        let sent = self.connection.sender.try_send_request(request).await;
+        sent.map_err(|mut error| {
+            let fate = match error.take_message() {
+                // The connection had died in the pool.
+                Some(request) => Fate::Unsent(Box::new(request)),
+                None if self.connection.link.received.get() == received => Fate::Unanswered,
+                None => Fate::Answered,
+            };
+            Failure { error: ProxyError::exchange(error.into_error()), fate }
         })
     }
 

@@ -7,7 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
 use http::HeaderValue;
 
@@ -31,6 +31,13 @@ pub enum Stage {
     Tunnel,
 }
 
+/// What a connection speaks, as far as it matters for how it is told to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    Http2,
+}
+
 /// What the worker tells a connection. Goes forward only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Order {
@@ -47,7 +54,10 @@ pub struct ConnectionState {
     pub peer: SocketAddr,
     /// The peer's address as `X-Forwarded-For` wants it.
     pub peer_value: HeaderValue,
+    protocol: Cell<Protocol>,
     stage: Cell<Stage>,
+    /// Requests that are being served.
+    requests: Cell<usize>,
     /// When the stage began, on the coarse clock.
     since: Cell<u64>,
     order: Cell<Order>,
@@ -62,7 +72,9 @@ impl ConnectionState {
         Rc::new(Self {
             peer,
             peer_value: HeaderValue::from_str(&address).expect("an address is visible ASCII"),
+            protocol: Cell::new(Protocol::Http1),
             stage: Cell::new(Stage::Silent),
+            requests: Cell::new(0),
             since: Cell::new(clock.millis()),
             order: Cell::new(Order::Serve),
             waker: RefCell::new(None),
@@ -83,6 +95,43 @@ impl ConnectionState {
 
     pub fn stage(&self) -> Stage {
         self.stage.get()
+    }
+
+    pub fn speaks(&self, protocol: Protocol) {
+        self.protocol.set(protocol);
+    }
+
+    pub fn protocol(&self) -> Protocol {
+        self.protocol.get()
+    }
+
+    /// Notes that one more request is being served.
+    pub fn request_began(&self, clock: &Clock) {
+        self.requests.set(self.requests.get() + 1);
+        self.enter(Stage::Busy, clock);
+    }
+
+    /// Notes that a request ended.
+    pub fn request_ended(&self, clock: &Clock) {
+        self.requests.set(self.requests.get() - 1);
+        if self.requests.get() == 0 {
+            self.enter(Stage::Idle, clock);
+        }
+    }
+
+    /// Closes the connection after what is being served.
+    pub fn finish(&self) {
+        self.tell(Order::Finish);
+    }
+
+    /// Runs `work` unless the worker cuts the connection first: then None.
+    pub async fn until_cut<F: Future>(&self, work: F) -> Option<F::Output> {
+        let mut work = std::pin::pin!(work);
+        std::future::poll_fn(|cx| match self.order(cx) {
+            Order::Cut => Poll::Ready(None),
+            Order::Serve | Order::Finish => work.as_mut().poll(cx).map(Some),
+        })
+        .await
     }
 
     /// What the worker wants; the task that asks is woken when that changes.
@@ -123,7 +172,17 @@ impl Connections {
     /// Forgets those that ended; closes those that are late.
     pub fn sweep(&self, timeouts: &Timeouts, clock: &Clock) {
         self.each(|connection| {
-            if connection.is_late(timeouts, clock) {
+            if !connection.is_late(timeouts, clock) {
+                return;
+            }
+            let may_finish = connection.protocol.get() == Protocol::Http2
+                && connection.stage.get() == Stage::Idle
+                && connection.order.get() == Order::Serve;
+            if may_finish {
+                // The client hears of it (GOAWAY), so that no request is on its way to a closed connection.
+                connection.enter(Stage::Idle, clock);
+                connection.tell(Order::Finish);
+            } else {
                 connection.tell(Order::Cut);
             }
         });
@@ -140,11 +199,20 @@ impl Connections {
         });
     }
 
-    /// Closes all that is left; says how many were being served.
+    /// Tells clients of HTTP/2 to open their next streams elsewhere. Those of HTTP/1 are told by an answer.
+    pub fn go_away(&self) {
+        self.each(|connection| {
+            if connection.protocol.get() == Protocol::Http2 {
+                connection.tell(Order::Finish);
+            }
+        });
+    }
+
+    /// Closes all that is left; says how many requests were being served.
     pub fn cut(&self) -> u64 {
         let mut busy = 0;
         self.each(|connection| {
-            busy += u64::from(matches!(connection.stage.get(), Stage::Busy | Stage::Tunnel));
+            busy += connection.requests.get() as u64;
             connection.tell(Order::Cut);
         });
         busy

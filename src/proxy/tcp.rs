@@ -6,9 +6,7 @@
 //! FIN would, where an app that has nothing to say sends just that. The client sees what it would see if the app's
 //! port refused, a moment later. It also leaves nothing behind in TIME_WAIT.
 
-use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -21,22 +19,16 @@ use super::error::ProxyError;
 use super::lane::Lane;
 use super::layers::gated::hold;
 use super::metered::{Metered, Tally};
-use super::registry::{ConnectionState, Order, Stage};
+use super::registry::ConnectionState;
 use super::tunnel::{Broken, End, Side, Transport, Tunnel, carry};
 use super::upstream::Patience;
 
 /// Serves one connection until both sides ended, one broke, or the worker cut it.
 pub async fn serve(client: impl Transport, state: Rc<ConnectionState>, lane: Rc<Lane>) {
-    state.enter(Stage::Busy, &lane.clock);
-    let _flight = Flight::begin(&lane);
+    let _flight = Flight::begin(&lane, &state);
     let settings = lane.settings();
-    let app = tokio::select! {
-        biased;
-        () = cut(&state) => {
-            client.reset_on_close();
-            return;
-        }
-        app = reach(&lane, &settings.listener) => app,
+    let Some(app) = state.until_cut(reach(&lane, &settings.listener)).await else {
+        return client.reset_on_close();
     };
     // Not kept for the life of the tunnel: a reload may replace them.
     drop(settings);
@@ -73,28 +65,24 @@ async fn reach(lane: &Rc<Lane>, listener: &Listener) -> Result<Stream, ProxyErro
     lane.upstream.stream(lane, listener, &mut Patience::new(listener, false)).await
 }
 
-/// Waits for the worker to end this connection.
-async fn cut(state: &ConnectionState) {
-    poll_fn(|cx| match state.order(cx) {
-        Order::Cut => Poll::Ready(()),
-        Order::Serve | Order::Finish => Poll::Pending,
-    })
-    .await;
+/// Counts the connection as in flight, until dropped: a drain waits for it.
+struct Flight {
+    lane: Rc<Lane>,
+    state: Rc<ConnectionState>,
 }
 
-/// Counts the connection as in flight, until dropped: a drain waits for it.
-struct Flight<'a>(&'a Lane);
-
-impl<'a> Flight<'a> {
-    fn begin(lane: &'a Lane) -> Self {
+impl Flight {
+    fn begin(lane: &Rc<Lane>, state: &Rc<ConnectionState>) -> Self {
         lane.counters.request_began(lane.clock.since_origin(Instant::now()));
-        Self(lane)
+        state.request_began(&lane.clock);
+        Self { lane: Rc::clone(lane), state: Rc::clone(state) }
     }
 }
 
-impl Drop for Flight<'_> {
+impl Drop for Flight {
     fn drop(&mut self) {
-        self.0.counters.tunnel_ended();
+        self.state.request_ended(&self.lane.clock);
+        self.lane.counters.tunnel_ended();
     }
 }
 

@@ -3,6 +3,7 @@
 //! While the app's port refuses, requests wait in a bounded line; one task a lane knocks, and wakes all.
 
 use std::cell::Cell;
+use std::fmt;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,18 +11,21 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::config::{Listener, NotReady};
+use crate::config::{Listener, NotReady, Scheme};
 use crate::traffic::ErrorKind;
 
 use super::dial::{Stream, dial, unreachable};
 use super::error::ProxyError;
 use super::lane::{Lane, Waiting};
-use super::pool::{Lease, Pool};
+use super::lease::Lease;
+use super::multiplex::{self, Multiplex};
+use super::pool::{self, Pool};
 
 /// The app, as one lane reaches it.
-#[derive(Debug)]
 pub struct Upstream {
     pub pool: Pool,
+    pub multiplex: Multiplex,
+    suspect: Box<dyn Fn()>,
     knocking: Cell<bool>,
     /// Requests that wait for the app.
     waiting: Cell<usize>,
@@ -48,11 +52,18 @@ impl Upstream {
     /// `suspect` is called when a connection broke in the pool: the app may have gone.
     pub fn new(suspect: Box<dyn Fn()>) -> Self {
         Self {
-            pool: Pool::new(suspect),
+            pool: Pool::default(),
+            multiplex: Multiplex::default(),
+            suspect,
             knocking: Cell::new(false),
             waiting: Cell::new(0),
             back: Notify::new(),
         }
+    }
+
+    /// A connection broke that no request used: the app may have gone.
+    pub fn suspect(&self) {
+        (self.suspect)();
     }
 
     /// A connection that takes a request now: from the pool, or a new one, or one for which the request waited.
@@ -72,11 +83,13 @@ impl Upstream {
     ) -> Result<Lease, ProxyError> {
         let mut waiting = None;
         loop {
-            if let Some(lease) = self.pool.take(lane) {
+            if let Some(lease) = self.take(lane, listener) {
                 return Ok(lease);
             }
-            if let Some(stream) = attempt(lane, listener).await? {
-                return Lease::open(stream, lane).await;
+            if !lane.view.word().app_refuses(lane.number)
+                && let Some(lease) = self.connect(lane, listener).await?
+            {
+                return Ok(lease);
             }
             self.stand_by(lane, listener, patience, &mut waiting).await?;
         }
@@ -92,7 +105,9 @@ impl Upstream {
     ) -> Result<Stream, ProxyError> {
         let mut waiting = None;
         loop {
-            if let Some(stream) = attempt(lane, listener).await? {
+            if !lane.view.word().app_refuses(lane.number)
+                && let Some(stream) = attempt(lane, listener).await?
+            {
                 return Ok(stream);
             }
             self.stand_by(lane, listener, patience, &mut waiting).await?;
@@ -120,6 +135,42 @@ impl Upstream {
         back.map_err(|_| expired())
     }
 
+    /// A new connection, or one that another request made meanwhile where one serves all; None if the app refuses.
+    async fn connect(&self, lane: &Rc<Lane>, listener: &Listener) -> Result<Option<Lease>, ProxyError> {
+        let failures = self.multiplex.failures.get();
+        let _making = match listener.upstream.scheme {
+            Scheme::H2c => Some(self.multiplex.making.lock().await),
+            Scheme::Http | Scheme::Https | Scheme::Unix | Scheme::Tcp => None,
+        };
+        if let Some(lease) = self.take(lane, listener) {
+            return Ok(Some(lease));
+        }
+        if lane.view.word().app_refuses(lane.number) {
+            return Ok(None);
+        }
+        if self.multiplex.failures.get() != failures {
+            // What the one before waited for in vain is not waited for again, one after the other.
+            return Err(ProxyError::new(ErrorKind::ConnectFailed));
+        }
+        match attempt(lane, listener).await {
+            Ok(Some(stream)) => open(stream, lane, listener).await.map(Some),
+            Ok(None) => Ok(None),
+            Err(error) => {
+                self.multiplex.failures.set(failures + 1);
+                Err(error)
+            }
+        }
+    }
+
+    fn take(&self, lane: &Rc<Lane>, listener: &Listener) -> Option<Lease> {
+        match listener.upstream.scheme {
+            Scheme::H2c => self.multiplex.take().map(Lease::Shared),
+            Scheme::Http | Scheme::Https | Scheme::Unix | Scheme::Tcp => {
+                self.pool.take(lane).map(Lease::Exclusive)
+            }
+        }
+    }
+
     /// Waits until the app accepts again, and where requests are held for readiness, until the gate admits.
     async fn comes_back(&self, lane: &Rc<Lane>, policy: NotReady) {
         self.waiting.set(self.waiting.get() + 1);
@@ -143,16 +194,15 @@ impl Upstream {
         if self.knocking.replace(true) {
             return;
         }
-        let lane = Rc::clone(lane);
-        let (app, timeout) = (listener.upstream.clone(), listener.timeouts.connect);
+        let (lane, listener) = (Rc::clone(lane), listener.clone());
         tokio::task::spawn_local(async move {
             loop {
                 if lane.view.word().app_refuses(lane.number)
-                    && let Ok(stream) = dial(&app, timeout).await
+                    && let Ok(stream) = dial(&listener.upstream, listener.timeouts.connect).await
                 {
                     lane.gate.app_accepted(lane.number);
-                    if app.scheme.is_http()
-                        && let Ok(lease) = Lease::open(stream, &lane).await
+                    if listener.upstream.scheme.is_http()
+                        && let Ok(lease) = open(stream, &lane, &listener).await
                     {
                         lease.give_back();
                     }
@@ -168,11 +218,8 @@ impl Upstream {
     }
 }
 
-/// A new connection; `None` if the app refuses.
+/// A new connection; None if the app refuses.
 async fn attempt(lane: &Lane, listener: &Listener) -> Result<Option<Stream>, ProxyError> {
-    if lane.view.word().app_refuses(lane.number) {
-        return Ok(None);
-    }
     match dial(&listener.upstream, listener.timeouts.connect).await {
         Ok(stream) => {
             lane.gate.app_accepted(lane.number);
@@ -183,6 +230,22 @@ async fn attempt(lane: &Lane, listener: &Listener) -> Result<Option<Stream>, Pro
             Ok(None)
         }
         Err(error) => Err(unreachable(error)),
+    }
+}
+
+/// Speaks to the app as its scheme says.
+async fn open(stream: Stream, lane: &Rc<Lane>, listener: &Listener) -> Result<Lease, ProxyError> {
+    match listener.upstream.scheme {
+        Scheme::H2c => multiplex::Lease::open(stream, lane).await.map(Lease::Shared),
+        Scheme::Http | Scheme::Https | Scheme::Unix | Scheme::Tcp => {
+            pool::Lease::open(stream, lane).await.map(Lease::Exclusive)
+        }
+    }
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upstream").field("pool", &self.pool).finish_non_exhaustive()
     }
 }
 

@@ -73,7 +73,10 @@ impl Worker {
                         // Who gives orders is gone: so is the process.
                         _ if changed.is_err() => break Instant::now(),
                         Order::Serve => {}
-                        Order::Drain => lanes.iter().for_each(|lane| lane.draining.set(true)),
+                        Order::Drain => lanes.iter().for_each(|lane| {
+                            lane.draining.set(true);
+                            lane.connections.go_away();
+                        }),
                         Order::Close { deadline } => break deadline,
                     }
                 }
@@ -157,6 +160,7 @@ fn sweep(lanes: &[Rc<Lane>]) {
         let timeouts = &settings.listener.timeouts;
         lane.connections.sweep(timeouts, &lane.clock);
         lane.upstream.pool.sweep(&lane.clock, timeouts.upstream_idle);
+        lane.upstream.multiplex.sweep(&lane.clock, timeouts.upstream_idle);
     }
 }
 

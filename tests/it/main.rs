@@ -4,6 +4,7 @@ mod check_cli;
 mod check_dns;
 mod check_exec;
 mod check_file;
+mod check_grpc;
 mod check_http;
 mod check_memcached;
 mod check_mqtt;

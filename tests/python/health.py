@@ -8,10 +8,13 @@ Ends on SIGTERM as servers do: what runs may end, the rest is sent away.
 
 import argparse
 import logging
+import os
 import signal
 import sys
 import time
 from concurrent import futures
+
+os.environ.setdefault("GRPC_VERBOSITY", "info")
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -31,6 +34,9 @@ class Health(health.HealthServicer):
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "who are you?")
         if request.service == "service-unknown":
             return health_pb2.HealthCheckResponse(status=STATUS.SERVICE_UNKNOWN)
+        if request.service == "long":
+            # A field that nobody knows, and the good status.
+            return health_pb2.HealthCheckResponse.FromString(b"\x12\xa0\x8d\x06" + 100_000 * b"x" + b"\x08\x01")
         if request.service == "slow":
             time.sleep(4)
         return super().Check(request, context)

@@ -37,14 +37,18 @@ impl<S: Service<Inbound, Response = Response<Body>, Error = ProxyError>> Service
         // hyper frames the message for the app by this field if the length is not known, and sends no
         // body at all with a GET or HEAD that lacks it.
         let chunked = !inbound.request.body().is_end_stream()
-            && inbound.request.headers().contains_key(header::TRANSFER_ENCODING);
+            && !inbound.request.headers().contains_key(header::CONTENT_LENGTH);
         let host = host(&inbound);
         // Without a body, or of an old client, `100-continue` means nothing (RFC 9110, 10.1.1).
         let expects =
             !inbound.request.body().is_end_stream() && inbound.request.version() == Version::HTTP_11;
+        let crumbled = inbound.request.version() == Version::HTTP_2;
         let headers = inbound.request.headers_mut();
         if let Some(host) = host {
             headers.insert(header::HOST, host);
+        }
+        if crumbled {
+            join_cookies(headers);
         }
         let trailers = wants_trailers(headers);
         if headers.contains_key(header::UPGRADE) {
@@ -113,6 +117,18 @@ fn host(inbound: &Inbound) -> Option<HeaderValue> {
         return HeaderValue::from_str(&inbound.settings.listener.upstream.host()).ok();
     }
     None
+}
+
+/// HTTP/2 lets clients send a cookie in pieces, HTTP/1 does not (RFC 9113, 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs = headers.get_all(header::COOKIE);
+    if crumbs.iter().nth(1).is_none() {
+        return;
+    }
+    let line = crumbs.iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]);
+    if let Ok(cookie) = HeaderValue::from_bytes(&line) {
+        headers.insert(header::COOKIE, cookie);
+    }
 }
 
 /// Removes hop-by-hop fields.

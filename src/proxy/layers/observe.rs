@@ -19,7 +19,7 @@ use crate::traffic::ErrorKind;
 use super::super::body::Body;
 use super::super::error::ProxyError;
 use super::super::lane::Lane;
-use super::super::registry::{ConnectionState, Stage};
+use super::super::registry::{ConnectionState, Protocol};
 use super::super::stack::Inbound;
 
 #[derive(Clone, Debug)]
@@ -62,8 +62,15 @@ impl<F: Future<Output = Result<Response<Body>, ProxyError>>> Future for Observed
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     flight.answered_after = Some(flight.began.elapsed());
                 } else if flight.lane.draining.get() {
-                    // Also tells hyper to close after this answer.
-                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                    match flight.connection.protocol() {
+                        // Also tells hyper to close after this answer.
+                        Protocol::Http1 => {
+                            response
+                                .headers_mut()
+                                .insert(header::CONNECTION, HeaderValue::from_static("close"));
+                        }
+                        Protocol::Http2 => flight.connection.finish(),
+                    }
                 }
                 response.body_mut().carry_flight(flight);
             }
@@ -132,7 +139,7 @@ impl Flight {
 
     fn end(&mut self, error: Option<ErrorKind>) {
         self.ended = true;
-        self.connection.enter(Stage::Idle, &self.lane.clock);
+        self.connection.request_ended(&self.lane.clock);
         let took = self.began.elapsed();
         if !self.warmup {
             let counters = &self.lane.counters;

@@ -14,7 +14,6 @@ use crate::traffic::WARMUP_HEADER;
 
 use super::super::body::Body;
 use super::super::error::ProxyError;
-use super::super::registry::Stage;
 use super::super::stack::Inbound;
 
 #[derive(Clone, Debug)]
@@ -30,12 +29,12 @@ impl<S: Service<Inbound, Response = Response<Body>, Error = ProxyError>> Service
     }
 
     fn call(&mut self, mut inbound: Inbound) -> Self::Future {
-        inbound.connection.enter(Stage::Busy, &inbound.lane.clock);
+        inbound.connection.request_began(&inbound.lane.clock);
         if let Some(path) = &inbound.settings.listener.ready_path
             && inbound.request.uri().path() == path
         {
             let response = readiness(&inbound);
-            inbound.connection.enter(Stage::Idle, &inbound.lane.clock);
+            inbound.connection.request_ended(&inbound.lane.clock);
             return Probed::Answered { response: Some(response) };
         }
         if let Some(token) = inbound.request.headers_mut().remove(WARMUP_HEADER) {

@@ -9,7 +9,7 @@ use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::super::body::Body;
-use super::super::error::ProxyError;
+use super::super::error::{Dialect, ProxyError};
 use super::super::lane::Lane;
 use super::super::stack::Inbound;
 
@@ -27,7 +27,8 @@ impl<S: Service<Inbound, Response = Response<Body>, Error = ProxyError>> Service
 
     fn call(&mut self, inbound: Inbound) -> Self::Future {
         let lane = Rc::clone(&inbound.lane);
-        Rescued { warmup: inbound.warmup, inner: self.0.call(inbound), lane }
+        let dialect = Dialect::of(&inbound.request);
+        Rescued { warmup: inbound.warmup, inner: self.0.call(inbound), lane, dialect }
     }
 }
 
@@ -38,6 +39,7 @@ pin_project! {
         inner: F,
         lane: Rc<Lane>,
         warmup: bool,
+        dialect: Dialect,
     }
 }
 
@@ -51,7 +53,7 @@ impl<F: Future<Output = Result<Response<Body>, ProxyError>>> Future for Rescued<
                 this.lane.counters.error(error.kind);
             }
             tracing::debug!(listener = %this.lane.shared.name, %error, "request failed");
-            Ok(error.answer())
+            Ok(error.answer(*this.dialect))
         }))
     }
 }

@@ -1,0 +1,118 @@
+//! A client that speaks HTTP/2 (RFC 9113).
+//!
+//! h2 bounds what a hostile client can cost: streams at once, resets, header lists and their CONTINUATION
+//! frames; it answers a PING or SETTINGS before it reads on, so that a flood of them waits in the client.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::rt::Executor;
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use pin_project_lite::pin_project;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::lane::Lane;
+use super::metered::{Metered, Tally};
+use super::registry::{ConnectionState, Order, Protocol, Stage};
+use super::stack::Stack;
+
+/// Serves streams until the client, or the worker, wants no more.
+pub async fn serve<S>(stream: S, early: Bytes, state: Rc<ConnectionState>, lane: Rc<Lane>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    state.speaks(Protocol::Http2);
+    state.enter(Stage::Idle, &lane.clock);
+    let limits = lane.settings().listener.limits.clone();
+    let io = Metered::new(stream, early, ClientSide(Rc::clone(&lane)));
+    let connection = http2::Builder::new(Local)
+        .timer(TokioTimer::new())
+        .auto_date_header(false)
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_local_error_reset_streams(Some(RESETS))
+        .keep_alive_interval(Some(PING))
+        .keep_alive_timeout(PONG)
+        .serve_connection(TokioIo::new(io), Stack::new(Rc::clone(&lane), Rc::clone(&state)));
+    let peer = state.peer;
+    if let Err(error) = (Driver { connection, state, finishing: false }).await {
+        tracing::debug!(%peer, %error, "connection ended");
+    }
+}
+
+/// Bytes of request bodies that may wait here on one stream, as long as the app does not take them: 1 Gb/s
+/// at a round trip of 4 ms.
+pub const STREAM_WINDOW: u32 = 512 << 10;
+
+/// The same for all streams of a connection together: what one client can make us hold.
+pub const CONNECTION_WINDOW: u32 = 1 << 20;
+
+/// Bytes of an answer that a stream takes from the app before the client has room for them.
+pub const SEND_BUFFER: usize = 64 << 10;
+
+/// Streams that a client may make us reset before it is sent away (h2 counts those it resets itself too).
+const RESETS: usize = 256;
+
+/// A client with open streams that says nothing for so long is asked whether it lives.
+const PING: Duration = Duration::from_secs(30);
+
+/// How long it may take to say so.
+const PONG: Duration = Duration::from_secs(20);
+
+/// Runs what hyper spawns on the worker that has the connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Local;
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for Local {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}
+
+pin_project! {
+    /// hyper's connection, and an ear for the worker's orders.
+    struct Driver<S> {
+        #[pin]
+        connection: http2::Connection<TokioIo<Metered<S, ClientSide>>, Stack, Local>,
+        state: Rc<ConnectionState>,
+        finishing: bool,
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Future for Driver<S> {
+    type Output = hyper::Result<()>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        match this.state.order(cx) {
+            Order::Cut => return Poll::Ready(Ok(())),
+            Order::Finish if !*this.finishing => {
+                *this.finishing = true;
+                // GOAWAY; streams that are open, or opened before the client hears of it, go on.
+                this.connection.as_mut().graceful_shutdown();
+            }
+            Order::Finish | Order::Serve => {}
+        }
+        this.connection.poll(cx)
+    }
+}
+
+/// Counts bytes.
+struct ClientSide(Rc<Lane>);
+
+impl Tally for ClientSide {
+    fn received(&self, bytes: &[u8]) {
+        self.0.counters.received(bytes.len() as u64);
+    }
+
+    fn sent(&self, bytes: usize) {
+        self.0.counters.sent(bytes as u64);
+    }
+}

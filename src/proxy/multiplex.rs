@@ -1,0 +1,175 @@
+//! One lane's connection to an app that speaks HTTP/2: one, shared by all requests, made anew when it ends.
+//!
+//! Requests beyond the streams that the app allows wait for one of them (h2 holds them back). After a GOAWAY
+//! the connection takes no more requests, those under way go on, and the next request gets a new connection.
+//! No pings are sent to the app: gRPC servers take them for abuse, and over loopback a dead app is a reset.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::uri::{Authority, Scheme};
+use http::{Request, Response, Uri, Version, header};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::task::AbortHandle;
+
+use crate::traffic::ErrorKind;
+
+use super::body::RequestBody;
+use super::dial::Stream;
+use super::error::ProxyError;
+use super::http2::{CONNECTION_WINDOW, Local, SEND_BUFFER, STREAM_WINDOW};
+use super::lane::{Clock, Lane};
+use super::lease::{Failure, Fate};
+
+/// The connection, while there is one.
+#[derive(Debug, Default)]
+pub struct Multiplex {
+    current: RefCell<Option<Rc<Connection>>>,
+    /// Whoever holds it makes the connection; others wait for it.
+    pub making: tokio::sync::Mutex<()>,
+    /// Attempts that failed other than by a refusal.
+    pub failures: Cell<u64>,
+}
+
+impl Multiplex {
+    /// The connection, if it takes requests.
+    pub fn take(&self) -> Option<Lease> {
+        let mut current = self.current.borrow_mut();
+        let connection = current.as_ref()?;
+        if connection.sender.is_closed() {
+            *current = None;
+            return None;
+        }
+        Some(Lease::of(connection))
+    }
+
+    /// Closes the connection if nobody used it for that long.
+    pub fn sweep(&self, clock: &Clock, longest: Duration) {
+        let mut current = self.current.borrow_mut();
+        let idle = |connection: &Rc<Connection>| {
+            Rc::strong_count(connection) == 1 && clock.passed(connection.used.get(), longest)
+        };
+        if current.as_ref().is_some_and(idle) {
+            *current = None;
+        } else if let Some(connection) = current.as_ref()
+            && Rc::strong_count(connection) > 1
+        {
+            connection.used.set(clock.millis());
+        }
+    }
+}
+
+/// A connection to the app. Dropping the last handle closes it.
+struct Connection {
+    sender: SendRequest<RequestBody>,
+    /// When it was last in use, on the coarse clock.
+    used: Cell<u64>,
+    task: AbortHandle,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The connection, lent to one request.
+pub struct Lease(Rc<Connection>);
+
+impl Lease {
+    fn of(connection: &Rc<Connection>) -> Self {
+        Self(Rc::clone(connection))
+    }
+
+    /// Makes a new connection fit for requests, and that of the lane.
+    ///
+    /// # Errors
+    ///
+    /// The app's first bytes are not HTTP/2.
+    pub async fn open(stream: Stream, lane: &Rc<Lane>) -> Result<Self, ProxyError> {
+        let (sender, connection) = http2::Builder::new(Local)
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(SEND_BUFFER)
+            .max_header_list_size(HEADER_LIST)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(ProxyError::exchange)?;
+        let on = Rc::clone(lane);
+        let task = tokio::task::spawn_local(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(listener = %on.shared.name, %error, "connection to the app ended");
+            }
+            on.upstream.suspect();
+        });
+        let used = Cell::new(lane.clock.millis());
+        let connection = Rc::new(Connection { sender, used, task: task.abort_handle() });
+        lane.upstream.multiplex.current.replace(Some(Rc::clone(&connection)));
+        Ok(Self(connection))
+    }
+
+    /// Sends the request; waits for the head of the answer.
+    ///
+    /// # Errors
+    ///
+    /// What hyper says, and how far the request came.
+    pub async fn send(&self, request: Request<RequestBody>) -> Result<Response<Incoming>, Failure> {
+        let request = addressed(request)?;
+        let sent = self.0.sender.clone().try_send_request(request).await;
+        sent.map_err(|mut error| {
+            let unsent = error.take_message();
+            let error = error.into_error();
+            let fate = match unsent {
+                Some(request) => Fate::Unsent(Box::new(request)),
+                None if is_unprocessed(&error) => Fate::Unprocessed,
+                None => Fate::Unanswered,
+            };
+            Failure { error: ProxyError::exchange(error), fate }
+        })
+    }
+}
+
+/// Puts what `Host` says where HTTP/2 has it, and takes away what frames only a message of HTTP/1.
+fn addressed(mut request: Request<RequestBody>) -> Result<Request<RequestBody>, Failure> {
+    let refused = || Failure { error: ProxyError::new(ErrorKind::BadRequest), fate: Fate::Answered };
+    let host = request.headers_mut().remove(header::HOST).ok_or_else(refused)?;
+    for name in [header::TRANSFER_ENCODING, header::CONNECTION, header::UPGRADE] {
+        request.headers_mut().remove(name);
+    }
+    let authority = Authority::try_from(host.as_bytes()).map_err(|_| refused())?;
+    let mut uri = std::mem::take(request.uri_mut()).into_parts();
+    uri.scheme = Some(Scheme::HTTP);
+    uri.authority = Some(authority);
+    *request.uri_mut() = Uri::from_parts(uri).map_err(|_| refused())?;
+    *request.version_mut() = Version::HTTP_2;
+    Ok(request)
+}
+
+/// Whether the app says that it did nothing with the request (RFC 9113, 6.8 and 8.7).
+fn is_unprocessed(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+    source.is_some_and(|error| {
+        let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        error.is_remote() && (refused || error.is_go_away())
+    })
+}
+
+/// Bytes of an answer's head.
+const HEADER_LIST: u32 = 256 << 10;
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("used", &self.used).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Lease").field(&self.0).finish()
+    }
+}
