@@ -19,6 +19,8 @@ pub const WARMUP_HEADER: &str = "x-readygate-warmup";
 pub enum ErrorKind {
     /// The client's request is malformed or refused for its form.
     BadRequest = 0,
+    /// The client asks for what is not carried here.
+    Unsupported,
     /// The client went away before the answer was complete.
     ClientClosed,
     /// The gate is closed and the policy is `reject`.
@@ -46,8 +48,9 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::BadRequest,
+        Self::Unsupported,
         Self::ClientClosed,
         Self::NotReady,
         Self::HoldTimeout,
@@ -66,6 +69,7 @@ impl ErrorKind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::BadRequest => "bad_request",
+            Self::Unsupported => "unsupported",
             Self::ClientClosed => "client_closed",
             Self::NotReady => "not_ready",
             Self::HoldTimeout => "hold_timeout",

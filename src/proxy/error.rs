@@ -78,10 +78,13 @@ impl ProxyError {
 
     /// The table: the status, its twin of gRPC, and what to say.
     fn row(&self) -> (StatusCode, Code, &'static str) {
-        use Code::{DeadlineExceeded, Internal, ResourceExhausted, Unavailable};
+        use Code::{DeadlineExceeded, Internal, ResourceExhausted, Unavailable, Unimplemented};
         match self.kind {
             ErrorKind::BadRequest | ErrorKind::ClientClosed => {
                 (StatusCode::BAD_REQUEST, Internal, "the request is malformed\n")
+            }
+            ErrorKind::Unsupported => {
+                (StatusCode::NOT_IMPLEMENTED, Unimplemented, "tunnels by CONNECT are not carried\n")
             }
             ErrorKind::NotReady => (StatusCode::SERVICE_UNAVAILABLE, Unavailable, "this pod is not ready\n"),
             ErrorKind::HoldTimeout => {
@@ -139,6 +142,7 @@ impl Dialect {
 enum Code {
     DeadlineExceeded = 4,
     ResourceExhausted = 8,
+    Unimplemented = 12,
     Internal = 13,
     Unavailable = 14,
 }
@@ -203,7 +207,8 @@ mod tests {
             assert_eq!(answer.status(), StatusCode::OK, "{kind:?}");
             assert_eq!(answer.headers()["x-readygate-error"], kind.name());
             assert!(
-                ["4", "8", "13", "14"].contains(&answer.headers()["grpc-status"].to_str().expect("digits"))
+                ["4", "8", "12", "13", "14"]
+                    .contains(&answer.headers()["grpc-status"].to_str().expect("digits"))
             );
             assert!(http_body::Body::is_end_stream(answer.body()), "{kind:?}: one block of fields");
         }

@@ -105,7 +105,9 @@ fn address(request: Request<RequestBody>) -> Result<Request<RequestBody>, ProxyE
     let refused = || ProxyError::new(ErrorKind::BadRequest);
     let (mut parts, body) = request.into_parts();
     if parts.method == Method::CONNECT {
-        return Err(refused());
+        // RFC 8441's form of it is not offered, so that browsers open WebSockets over HTTP/1.1.
+        let is_http2 = parts.version == Version::HTTP_2;
+        return Err(if is_http2 { ProxyError::new(ErrorKind::Unsupported) } else { refused() });
     }
     if parts.uri.authority().is_some() {
         let path = parts.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));

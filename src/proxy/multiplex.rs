@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::uri::{Authority, Scheme};
-use http::{Request, Response, Uri, Version, header};
+use http::{HeaderValue, Request, Response, Uri, Version, header};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -125,7 +125,7 @@ impl Lease {
             let unsent = error.take_message();
             let error = error.into_error();
             let fate = match unsent {
-                Some(request) => Fate::Unsent(Box::new(request)),
+                Some(request) => Fate::Unsent(Box::new(as_before(request))),
                 None if is_unprocessed(&error) => Fate::Unprocessed,
                 None => Fate::Unanswered,
             };
@@ -148,6 +148,18 @@ fn addressed(mut request: Request<RequestBody>) -> Result<Request<RequestBody>, 
     *request.uri_mut() = Uri::from_parts(uri).map_err(|_| refused())?;
     *request.version_mut() = Version::HTTP_2;
     Ok(request)
+}
+
+/// Undoes [`addressed`]: the next connection may be another's.
+fn as_before(mut request: Request<RequestBody>) -> Request<RequestBody> {
+    let uri = std::mem::take(request.uri_mut()).into_parts();
+    let host = uri.authority.and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    if let Some(host) = host {
+        request.headers_mut().insert(header::HOST, host);
+    }
+    *request.uri_mut() = uri.path_and_query.map_or_else(Uri::default, Uri::from);
+    *request.version_mut() = Version::HTTP_11;
+    request
 }
 
 /// Whether the app says that it did nothing with the request (RFC 9113, 6.8 and 8.7).

@@ -5,6 +5,8 @@ mod closing;
 mod counting;
 mod fields;
 mod framing;
+mod h2;
+mod http2;
 mod limits;
 mod pooling;
 mod streaming;
