@@ -105,6 +105,7 @@ impl<C: Transport, A: Transport> Future for Tunnel<C, A> {
         let is_broken = this.broken.is_some();
         let (client, app) = (Pin::new(&mut this.client), Pin::new(&mut this.app));
         let up = this.up.poll(cx, client, app, is_broken);
+        let is_broken = is_broken || matches!(up, Poll::Ready(Err(_)));
         let (client, app) = (Pin::new(&mut this.client), Pin::new(&mut this.app));
         let down = this.down.poll(cx, app, client, is_broken);
         let mut is_over = up.is_ready() && down.is_ready();

@@ -125,7 +125,7 @@ async fn answer_of_an_app_that_closes_on_unread_bytes_gets_across() {
     let (sidecar, mut origin) = house(json!({})).await;
     let (mut client, mut app) = connected(&sidecar, &mut origin).await;
     // More than the app reads: its close is a reset, as it would be without us.
-    client.say(&"x".repeat(200_000)).await;
+    client.flood(64 << 20).await;
     app.say("421 too much").await;
     drop(app);
     assert_eq!(client.take(12).await, "421 too much");
