@@ -19,6 +19,12 @@ pub const WARMUP_HEADER: &str = "x-readygate-warmup";
 pub enum ErrorKind {
     /// The client's request is malformed or refused for its form.
     BadRequest = 0,
+    /// The request has more header fields than it may.
+    TooManyFields,
+    /// The request's body is larger than it may be.
+    BodyTooLarge,
+    /// Nothing of the request's body came for too long.
+    BodyTimeout,
     /// The client asks for what is not carried here.
     Unsupported,
     /// The client went away before the answer was complete.
@@ -48,8 +54,11 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::BadRequest,
+        Self::TooManyFields,
+        Self::BodyTooLarge,
+        Self::BodyTimeout,
         Self::Unsupported,
         Self::ClientClosed,
         Self::NotReady,
@@ -69,6 +78,9 @@ impl ErrorKind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::BadRequest => "bad_request",
+            Self::TooManyFields => "too_many_fields",
+            Self::BodyTooLarge => "body_too_large",
+            Self::BodyTimeout => "body_timeout",
             Self::Unsupported => "unsupported",
             Self::ClientClosed => "client_closed",
             Self::NotReady => "not_ready",

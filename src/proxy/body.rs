@@ -12,28 +12,36 @@ use super::expect::Expected;
 use super::layers::observe::Flight;
 use super::lease::Lease;
 use super::upgrade::Switch;
+use super::upload::{Broken, Failure, Upload};
 
 /// The body of a request on its way to the app.
 #[derive(Debug)]
 pub enum RequestBody {
-    /// As it comes from the client, frame by frame.
-    Client(Incoming),
+    /// As it comes from the client.
+    Client(Upload),
     /// The same, once the app asked for it.
     Expected(Expected),
     /// None, or that of a request without a body that is sent again.
     Empty,
 }
 
+impl RequestBody {
+    /// Tells why it did not come to its end, if so.
+    pub fn failure(&self) -> Option<Failure> {
+        match self {
+            Self::Client(body) => Some(body.failure()),
+            Self::Expected(_) | Self::Empty => None,
+        }
+    }
+}
+
 impl HttpBody for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Broken;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match self.get_mut() {
-            Self::Client(body) => Pin::new(body).poll_frame(cx),
+            Self::Client(body) => body.poll_frame(cx),
             Self::Expected(body) => body.poll_frame(cx),
             Self::Empty => Poll::Ready(None),
         }

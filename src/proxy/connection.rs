@@ -68,7 +68,7 @@ async fn listen(
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Room for the head of most requests: what is read here costs no read later.
-const FIRST_READ: usize = 1024;
+const FIRST_READ: usize = 4096;
 
 /// Counts the connection as closed, however it ended.
 struct Open(Rc<Lane>);

@@ -37,14 +37,7 @@ impl ProxyError {
 
     /// The app's side of an exchange broke before its answer came.
     pub fn exchange(error: hyper::Error) -> Self {
-        // hyper reports a client's broken request body as an error of the user of its client half.
-        let kind = if error.is_user() {
-            if is_malformed(&error) { ErrorKind::BadRequest } else { ErrorKind::ClientClosed }
-        } else if error.is_parse() {
-            ErrorKind::UpstreamProtocol
-        } else {
-            ErrorKind::UpstreamClosed
-        };
+        let kind = if error.is_parse() { ErrorKind::UpstreamProtocol } else { ErrorKind::UpstreamClosed };
         Self { kind, cause: Some(Cause::Http(error)) }
     }
 
@@ -83,6 +76,17 @@ impl ProxyError {
             ErrorKind::BadRequest | ErrorKind::ClientClosed => {
                 (StatusCode::BAD_REQUEST, Internal, "the request is malformed\n")
             }
+            ErrorKind::BodyTooLarge => {
+                (StatusCode::PAYLOAD_TOO_LARGE, ResourceExhausted, "the request's body is too large\n")
+            }
+            ErrorKind::BodyTimeout => {
+                (StatusCode::REQUEST_TIMEOUT, DeadlineExceeded, "the request's body did not come\n")
+            }
+            ErrorKind::TooManyFields => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                ResourceExhausted,
+                "the request has too many header fields\n",
+            ),
             ErrorKind::Unsupported => {
                 (StatusCode::NOT_IMPLEMENTED, Unimplemented, "tunnels by CONNECT are not carried\n")
             }
@@ -145,20 +149,6 @@ enum Code {
     Unimplemented = 12,
     Internal = 13,
     Unavailable = 14,
-}
-
-/// Whether bytes came that make no body, and not only too few of them.
-fn is_malformed(error: &hyper::Error) -> bool {
-    use io::ErrorKind::{InvalidData, InvalidInput};
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if error.downcast_ref::<io::Error>().is_some_and(|io| matches!(io.kind(), InvalidData | InvalidInput))
-        {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
 }
 
 impl fmt::Display for ProxyError {

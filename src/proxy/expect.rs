@@ -11,18 +11,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
-use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
+use http_body::{Frame, SizeHint};
 use tokio::sync::oneshot;
 use tokio::time::Timeout;
 
 use super::body::RequestBody;
+use super::upload::{Broken, Upload};
 
 /// A request's body that waits for the app's word.
 #[derive(Debug)]
 pub struct Expected {
     /// None once the app answered without it.
-    body: Option<Incoming>,
+    body: Option<Upload>,
     word: Option<Pin<Box<Timeout<oneshot::Receiver<Word>>>>>,
 }
 
@@ -74,7 +74,7 @@ fn tell(sender: &Mutex<Option<oneshot::Sender<Word>>>, word: Word) {
 }
 
 impl Expected {
-    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         if let Some(word) = &mut self.word {
             let word = ready!(word.as_mut().poll(cx));
             self.word = None;
@@ -84,18 +84,18 @@ impl Expected {
             }
         }
         match &mut self.body {
-            Some(body) => Pin::new(body).poll_frame(cx),
+            Some(body) => body.poll_frame(cx),
             // The head promised a body, so its connection is closed after the answer (see `pool`).
             None => Poll::Pending,
         }
     }
 
     pub fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_some_and(HttpBody::is_end_stream)
+        self.body.as_ref().is_some_and(Upload::is_end_stream)
     }
 
     pub fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(SizeHint::default, HttpBody::size_hint)
+        self.body.as_ref().map_or_else(SizeHint::default, Upload::size_hint)
     }
 }
 

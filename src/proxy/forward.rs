@@ -24,6 +24,7 @@ use super::lease::{Failure, Fate, Lease};
 use super::registry::ConnectionState;
 use super::stack::Inbound;
 use super::upgrade::{self, Switch};
+use super::upload;
 use super::upstream::Patience;
 
 /// The service at the bottom of the stack.
@@ -50,6 +51,7 @@ async fn forward(inbound: Inbound) -> Result<Response<Body>, ProxyError> {
         // Allowed (RFC 9110, 7.8), used by nobody, and a question where the body ends and the tunnel begins.
         return Err(ProxyError::new(ErrorKind::BadRequest));
     }
+    let upload = request.body().failure();
     let (mut request, answered) = match settings.listener.upstream.scheme {
         Scheme::Http | Scheme::Unix | Scheme::Tcp => wait_for_continue(address(request)?),
         // hyper does not tell of a 100 of HTTP/2.
@@ -84,6 +86,10 @@ async fn forward(inbound: Inbound) -> Result<Response<Body>, ProxyError> {
             }
             Err(failure) => failure,
         };
+        if let Some(kind) = upload.as_ref().and_then(upload::Failure::kind) {
+            // The client's fault, whatever became of the connection to the app.
+            return Err(ProxyError::new(kind));
+        }
         request = match (fate, &copy) {
             // There are only so many connections that died in the pool.
             (Fate::Unsent(unsent), _) => *unsent,

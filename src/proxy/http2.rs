@@ -28,7 +28,7 @@ where
     state.speaks(Protocol::Http2);
     state.enter(Stage::Idle, &lane.clock);
     let limits = lane.settings().listener.limits.clone();
-    let io = Metered::new(stream, early, ClientSide(Rc::clone(&lane)));
+    let io = Metered::new(stream, early, ClientSide { state: Rc::clone(&state), lane: Rc::clone(&lane) });
     let connection = http2::Builder::new(Local)
         .timer(TokioTimer::new())
         .auto_date_header(false)
@@ -104,15 +104,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Future for Driver<S> {
     }
 }
 
-/// Counts bytes.
-struct ClientSide(Rc<Lane>);
+/// Counts bytes, and notes when the client takes none.
+struct ClientSide {
+    state: Rc<ConnectionState>,
+    lane: Rc<Lane>,
+}
 
 impl Tally for ClientSide {
     fn received(&self, bytes: &[u8]) {
-        self.0.counters.received(bytes.len() as u64);
+        self.lane.counters.received(bytes.len() as u64);
     }
 
     fn sent(&self, bytes: usize) {
-        self.0.counters.sent(bytes as u64);
+        self.lane.counters.sent(bytes as u64);
+        self.state.unblocked();
+    }
+
+    fn blocked(&self) {
+        self.state.blocked(&self.lane.clock);
     }
 }

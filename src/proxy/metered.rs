@@ -17,6 +17,9 @@ pub trait Tally {
 
     /// That many bytes went out.
     fn sent(&self, bytes: usize);
+
+    /// There are bytes to go out, and the other side takes none.
+    fn blocked(&self) {}
 }
 
 pin_project! {
@@ -104,8 +107,10 @@ where
 }
 
 fn told(polled: Poll<io::Result<usize>>, tally: &impl Tally) -> Poll<io::Result<usize>> {
-    if let Poll::Ready(Ok(bytes)) = polled {
-        tally.sent(bytes);
+    match &polled {
+        Poll::Ready(Ok(bytes)) => tally.sent(*bytes),
+        Poll::Ready(Err(_)) => {}
+        Poll::Pending => tally.blocked(),
     }
     polled
 }

@@ -38,6 +38,7 @@ mod stack;
 mod tcp;
 mod tunnel;
 mod upgrade;
+mod upload;
 mod upstream;
 mod websocket;
 mod worker;

@@ -60,6 +60,8 @@ pub struct ConnectionState {
     requests: Cell<usize>,
     /// When the stage began, on the coarse clock.
     since: Cell<u64>,
+    /// Since when the client has not taken what is there for it, on the coarse clock.
+    blocked: Cell<Option<u64>>,
     order: Cell<Order>,
     waker: RefCell<Option<Waker>>,
     /// Filled for a moment only: what it holds keeps this state alive.
@@ -76,6 +78,7 @@ impl ConnectionState {
             stage: Cell::new(Stage::Silent),
             requests: Cell::new(0),
             since: Cell::new(clock.millis()),
+            blocked: Cell::new(None),
             order: Cell::new(Order::Serve),
             waker: RefCell::new(None),
             handover: Handover::default(),
@@ -152,7 +155,23 @@ impl ConnectionState {
         }
     }
 
+    /// Notes that the client takes nothing of what is there for it.
+    pub fn blocked(&self, clock: &Clock) {
+        if self.blocked.get().is_none() {
+            self.blocked.set(Some(clock.millis()));
+        }
+    }
+
+    pub fn unblocked(&self) {
+        self.blocked.set(None);
+    }
+
     fn is_late(&self, timeouts: &Timeouts, clock: &Clock) -> bool {
+        let is_blocked = |since| clock.passed(since, timeouts.body_progress);
+        // What a tunnel carries is no body: who takes nothing there is late when nothing moves at all.
+        if self.stage.get() != Stage::Tunnel && self.blocked.get().is_some_and(is_blocked) {
+            return true;
+        }
         let limit = match self.stage.get() {
             Stage::Silent => timeouts.first_byte,
             Stage::Head => timeouts.header_read,

@@ -3,20 +3,23 @@
 use std::rc::Rc;
 
 use http::{HeaderValue, Request, Response};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use tower::{Service, ServiceBuilder};
 
 use super::body::{Body, RequestBody};
-use super::error::ProxyError;
+use super::error::{Dialect, ProxyError};
 use super::forward::Forward;
 use super::lane::{Lane, Settings};
 use super::layers::admit::Admit;
+use super::layers::bounds::Bounds;
 use super::layers::gated::Gated;
 use super::layers::headers::Headers;
 use super::layers::observe::Observe;
 use super::layers::probe::Probe;
 use super::layers::rescue::Rescue;
 use super::registry::ConnectionState;
+use super::upload::Upload;
 
 /// A request on its way in.
 #[derive(Debug)]
@@ -40,7 +43,7 @@ pub struct Stack {
     service: Layers,
 }
 
-type Layers = Probe<Observe<Rescue<Gated<Admit<Headers<Forward>>>>>>;
+type Layers = Probe<Observe<Rescue<Bounds<Gated<Admit<Headers<Forward>>>>>>>;
 
 impl Stack {
     pub fn new(lane: Rc<Lane>, connection: Rc<ConnectionState>) -> Self {
@@ -48,6 +51,7 @@ impl Stack {
             .layer_fn(Probe) // the readiness answer on this port, and whose request this is
             .layer_fn(Observe) // clock, in flight, access log: sees every answer, also our own
             .layer_fn(Rescue) // any error below becomes an answer
+            .layer_fn(Bounds) // what no request may exceed
             .layer_fn(Gated) // what `not_ready` says
             .layer_fn(Admit) // places at the app
             .layer_fn(Headers) // hop-by-hop out, forwarded in
@@ -62,9 +66,16 @@ impl hyper::service::Service<Request<Incoming>> for Stack {
     type Future = <Layers as Service<Inbound>>::Future;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let settings = self.lane.settings();
+        // Messages of a gRPC stream come when they come.
+        let patient = Dialect::of(&request) == Dialect::Grpc;
+        let upload = |body: Incoming| match body.is_end_stream() {
+            true => RequestBody::Empty,
+            false => RequestBody::Client(Upload::new(body, &settings.listener, &self.lane.clock, patient)),
+        };
         let inbound = Inbound {
-            request: request.map(RequestBody::Client),
-            settings: self.lane.settings(),
+            request: request.map(upload),
+            settings: Rc::clone(&settings),
             lane: Rc::clone(&self.lane),
             connection: Rc::clone(&self.connection),
             upgrade: None,

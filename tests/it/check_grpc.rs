@@ -2,8 +2,9 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use readygate::check::CheckError;
 use serde_json::{Value, json};
@@ -195,6 +196,54 @@ async fn oddities_of_http2_are_told() {
     refuses("grpc", stranger(leaving), "is going away (GOAWAY)").await;
     let http = b"HTTP/1.1 400 Bad Request\r\nserver: x\r\n\r\n".to_vec();
     refuses("grpc", stranger(http), "answered \"HTTP/1.1 400 Bad Request server: x\", expected HTTP/2").await;
+}
+
+#[tokio::test]
+async fn no_flood_of_frames_outlasts_the_timeout() {
+    for (kind, flags) in [(6, 0), (4, 0), (8, 0), (0xff, 0), (1, 0)] {
+        let payload: &[u8] = match kind {
+            6 => &[0; 8],
+            4 => &[],
+            8 => &[0, 0, 0, 1],
+            _ => &[0; 100],
+        };
+        let flood = frame(kind, flags, u8::from(kind == 1), payload).repeat(500);
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let address = listener.local_addr().expect("bound");
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("the check connects");
+            let mut sent = stream.write_all(&frame(4, 0, 0, &[]));
+            // Ends when the check has left.
+            while sent.is_ok() {
+                sent = stream.write_all(&flood);
+            }
+        });
+        let began = Instant::now();
+        let own = json!({ "address": address.to_string() });
+        run("grpc", own, Duration::from_millis(200)).await.expect_err("a flood is no answer");
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?} of frames {kind}", began.elapsed());
+    }
+}
+
+/// The cases of a live kubelet, which `check_http.rs` leaves to this kind.
+#[tokio::test]
+async fn verdicts_are_those_of_the_kubelet() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/kubelet-probe-vectors.json");
+    let vectors: Value = serde_json::from_slice(&std::fs::read(path).expect("the file")).expect("JSON");
+    let cases = vectors["cases"].as_array().expect("a list").iter();
+    let cases: Vec<_> = cases.filter(|case| !case["probe"]["grpc"].is_null()).collect();
+    assert_eq!(cases.len(), 9);
+    let Some(server) = PythonServer::start("health.py", &[]) else { return };
+    for case in cases {
+        let name = case["name"].as_str().expect("a name");
+        let own = match name {
+            "grpc-to-http1" => stranger(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n".to_vec()),
+            "grpc-closed" => json!({ "address": format!("127.0.0.1:{}", free_port()) }),
+            _ => of_service(&server, case["probe"]["grpc"]["service"].as_str().unwrap_or_default()),
+        };
+        let passed = run("grpc", own, Duration::from_secs(2)).await.is_ok();
+        assert_eq!(passed, case["result"] == "success", "{name}");
+    }
 }
 
 #[tokio::test]

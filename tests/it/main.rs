@@ -14,6 +14,7 @@ mod check_postgres;
 mod check_redis;
 mod check_tls;
 mod check_warmup;
+mod check_warmup_grpc;
 mod commands;
 mod config;
 mod exhausted;

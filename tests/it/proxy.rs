@@ -1,6 +1,7 @@
 //! The data plane, byte by byte: a raw client on one side, an app played by the test on the other, the real
 //! binary between them.
 
+mod bodies;
 mod closing;
 mod counting;
 mod fields;

@@ -1,8 +1,9 @@
 """A gRPC server with grpc.health.v1, whose answers are chosen by the name of the service that is asked for.
 
-usage: health.py [--tls CERTIFICATE KEY] [--no-health]
+usage: health.py [--tls CERTIFICATE KEY] [--no-health] [--max-age MILLISECONDS]
 
-Prints its port. `/test.Echo/Say` gives back what it gets, and as trailing metadata `status` fails with that code.
+Prints its port. `/test.Echo/Say` gives back what it gets. Metadata asks for more: `wanted-status` for that failure,
+`wanted-length` and `wanted-metadata` (name=value) for one unless the call is so. Connections are closed at `--max-age`.
 Ends on SIGTERM as servers do: what runs may end, the rest is sent away.
 """
 
@@ -54,6 +55,12 @@ class Echo(grpc.GenericRpcHandler):
         if code:
             status = next(status for status in grpc.StatusCode if status.value[0] == code)
             context.abort(status, "as was wanted")
+        if "wanted-length" in metadata and int(metadata["wanted-length"]) != len(message):
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{len(message)} bytes")
+        if "wanted-metadata" in metadata:
+            name, value = metadata["wanted-metadata"].split("=")
+            if metadata.get(name) != value:
+                context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"{name} is {metadata.get(name)}")
         return message
 
 
@@ -62,9 +69,11 @@ def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--tls", nargs=2)
     arguments.add_argument("--no-health", action="store_true")
+    arguments.add_argument("--max-age", type=int, default=2**31 - 1)
     arguments = arguments.parse_args()
 
-    server = grpc.server(futures.ThreadPoolExecutor(max_workers=8))
+    options = [("grpc.max_connection_age_ms", arguments.max_age)]
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=8), options=options)
     server.add_generic_rpc_handlers([Echo()])
     if not arguments.no_health:
         servicer = Health()

@@ -5,7 +5,9 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -80,6 +82,15 @@ impl fmt::Display for Broken {
     }
 }
 
+/// What becomes of an answer's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::check) enum Body {
+    /// It is kept, and must be short.
+    Short,
+    /// It is read to its end, however long, and forgotten.
+    Forgotten,
+}
+
 /// The connection. Dropped without [`Link::close`], it just closes.
 pub(in crate::check) struct Link {
     sender: SendRequest<Bytes>,
@@ -111,12 +122,27 @@ impl Link {
         Ok(Self { sender, driver, ended: false, heard })
     }
 
-    /// Sends the call and reads the whole answer, but keeps nothing of it beyond `keep` bytes; None if there are
-    /// more.
-    pub(in crate::check) async fn call(&mut self, call: &Call, keep: usize) -> Result<Option<Reply>, Broken> {
-        let exchange = exchange(self.sender.clone(), call, keep);
-        let answered = alongside(&mut self.driver, &mut self.ended, exchange).await;
-        answered.map_err(|error| broken(&error, &self.heard))
+    /// Whether a call may be tried, as far as what the server sent until now tells.
+    pub(in crate::check) async fn is_open(&mut self) -> bool {
+        let Self { sender, driver, ended, .. } = self;
+        if !*ended {
+            *ended = poll_fn(|cx| Poll::Ready(driver.as_mut().poll(cx).is_ready())).await;
+        }
+        !*ended && poll_fn(|cx| Poll::Ready(!matches!(sender.poll_ready(cx), Poll::Ready(Err(_))))).await
+    }
+
+    /// Sends the call and reads the whole answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it leaves the connection fit for nothing but to be dropped.
+    pub(in crate::check) async fn call(&mut self, call: &Call, wanted: Body) -> Result<Reply, Broken> {
+        let exchange = exchange(self.sender.clone(), call, wanted);
+        match alongside(&mut self.driver, &mut self.ended, exchange).await {
+            Ok(Some(reply)) => Ok(reply),
+            Ok(None) => Err(Broken::Other("sent too long an answer, expected at most 64 KiB".to_owned())),
+            Err(error) => Err(broken(&error, &self.heard)),
+        }
     }
 
     /// Says goodbye, so that the server sees an end and no reset.
@@ -129,13 +155,14 @@ impl Link {
     }
 }
 
-async fn exchange(sender: SendRequest<Bytes>, call: &Call, keep: usize) -> Result<Option<Reply>, h2::Error> {
+/// None if there is more of it than is wanted.
+async fn exchange(sender: SendRequest<Bytes>, call: &Call, wanted: Body) -> Result<Option<Reply>, h2::Error> {
     let mut sender = sender.ready().await?;
     let (answer, mut message) = sender.send_request(call.request.clone(), false)?;
     // A server may answer before it has read anything; then the answer says why this could not be sent.
     let _ = message.send_data(call.framed.clone(), true);
     let (head, mut stream) = answer.await?.into_parts();
-    let Some(body) = body(&mut stream, keep).await? else { return Ok(None) };
+    let Some(body) = body(&mut stream, wanted).await? else { return Ok(None) };
     let trailers = match stream.trailers().await {
         Err(error) if !is_harmless(&error) => return Err(error),
         trailers => trailers.ok().flatten(),
@@ -143,13 +170,16 @@ async fn exchange(sender: SendRequest<Bytes>, call: &Call, keep: usize) -> Resul
     Ok(Some(Reply { status: head.status, head: head.headers, trailers, body }))
 }
 
-async fn body(stream: &mut RecvStream, keep: usize) -> Result<Option<Vec<u8>>, h2::Error> {
+async fn body(stream: &mut RecvStream, wanted: Body) -> Result<Option<Vec<u8>>, h2::Error> {
     let mut body = Vec::new();
     while let Some(data) = stream.data().await {
         match data {
-            Ok(data) if body.len() + data.len() > keep => return Ok(None),
             Ok(data) => {
-                body.extend_from_slice(&data);
+                match wanted {
+                    Body::Short if body.len() + data.len() > LONGEST_BODY => return Ok(None),
+                    Body::Short => body.extend_from_slice(&data),
+                    Body::Forgotten => {}
+                }
                 stream.flow_control().release_capacity(data.len())?;
             }
             Err(error) if is_harmless(&error) => break,
@@ -209,6 +239,9 @@ async fn alongside<T>(
 
 /// Header fields of an answer that are read at most, in bytes.
 const LONGEST_HEAD: u32 = 16 << 10;
+
+/// What is kept of an answer's body, in bytes.
+const LONGEST_BODY: usize = 64 << 10;
 
 /// For the end of a connection; it goes at once unless the server's buffers are full.
 const FAREWELL: Duration = Duration::from_millis(50);

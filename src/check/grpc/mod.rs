@@ -10,7 +10,7 @@
 pub(super) mod health;
 pub(super) mod link;
 mod opening;
-mod reply;
+pub(super) mod reply;
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 use self::health::HealthStatus;
-use self::link::{Broken, Call, Link};
+use self::link::{Body, Broken, Call, Link};
 use self::reply::{Reply, Status};
 use super::connect::connect;
 use super::own;
@@ -91,11 +91,9 @@ impl Grpc {
             Some((trust, name)) => self.open_in_tls(stream, &trust, &name).await?,
         };
         let mut link = link.map_err(|broken| self.broken(&broken))?;
-        let reply = link.call(&self.call, LONGEST_ANSWER).await;
+        let reply = link.call(&self.call, Body::Short).await;
         link.close().await;
         let reply = reply.map_err(|broken| self.broken(&broken))?;
-        let reply =
-            reply.ok_or_else(|| self.unexpected("sent too long an answer, expected at most 64 KiB"))?;
         self.verdict(&reply).map_err(|what| self.unexpected(&what))
     }
 
@@ -212,9 +210,6 @@ fn from_url(url: &str) -> Result<Value, String> {
     }
     Ok(keys)
 }
-
-/// What is read of an answer, in bytes.
-const LONGEST_ANSWER: usize = 64 << 10;
 
 /// Bytes of a service's name.
 const LONGEST_NAME: usize = 1024;

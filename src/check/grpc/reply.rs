@@ -74,13 +74,20 @@ impl Reply {
     }
 }
 
-impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = usize::try_from(self.code).ok().and_then(|code| NAMES.get(code));
-        match name {
-            Some(name) => write!(f, "{name} ({})", self.code)?,
-            None => write!(f, "the unknown grpc-status {}", self.code)?,
+impl Status {
+    /// `UNAVAILABLE (14)`.
+    pub(in crate::check) fn name(&self) -> String {
+        match usize::try_from(self.code).ok().and_then(|code| NAMES.get(code)) {
+            Some(name) => format!("{name} ({})", self.code),
+            None => format!("the unknown grpc-status {}", self.code),
         }
+    }
+}
+
+impl fmt::Display for Status {
+    /// The name, and the server's words if it has any.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name())?;
         if self.message.is_empty() { Ok(()) } else { write!(f, " \"{}\"", self.message) }
     }
 }

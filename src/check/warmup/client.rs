@@ -1,35 +1,27 @@
-//! One warm-up client: a keep-alive connection to the listener, one request at a time.
+//! One warm-up client: a connection to the listener that it keeps, one request at a time.
 //!
-//! The connection is driven by the client's own future, so dropping that closes it.
+//! If the list has requests of both protocols, it is one connection for each. Connections are driven by the client's
+//! own future, so dropping that closes them.
 
-use std::convert::Infallible;
-use std::future::poll_fn;
+use std::fmt;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http::header::{ACCEPT, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
-use http_body::Body as _;
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{Connection, SendRequest, handshake};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use http::header::{HeaderName, HeaderValue};
+use tokio::sync::mpsc;
 
 use super::stats::Outcome;
+use super::{grpc, http as http1};
+use crate::check::grpc::link::Link;
 use crate::check::own::one_line;
-use crate::check::values::Expect;
 
 /// One of the requests that warm the app, ready to be sent.
 #[derive(Clone, Debug)]
-pub(super) struct Recipe {
-    pub method: http::Method,
-    pub target: http::Uri,
-    pub headers: HeaderMap,
-    pub body: Bytes,
-    pub expect: Expect,
+pub(super) enum Recipe {
+    Http(http1::Recipe),
+    Grpc(grpc::Recipe),
 }
 
 /// Where and how to send.
@@ -55,16 +47,17 @@ pub(super) struct Answered {
 #[derive(Debug)]
 pub(super) struct Unreachable(pub std::io::Error);
 
-/// A client with at most one open connection.
+/// A client with at most one open connection for each protocol.
 #[derive(Debug)]
-pub(super) struct Client {
+struct Client {
     plan: Arc<Plan>,
-    open: Option<Open>,
+    http: Option<http1::Open>,
+    grpc: Option<Link>,
 }
 
 impl Client {
-    pub(super) fn new(plan: Arc<Plan>) -> Self {
-        Self { plan, open: None }
+    fn new(plan: Arc<Plan>) -> Self {
+        Self { plan, http: None, grpc: None }
     }
 
     /// Sends the request and reads the whole answer.
@@ -72,62 +65,94 @@ impl Client {
     /// # Errors
     ///
     /// Only if the listener cannot be connected to; what the app does is an [`Answered`].
-    pub(super) async fn send(&mut self, recipe: usize) -> Result<Answered, Unreachable> {
+    async fn send(&mut self, recipe: usize) -> Result<Answered, Unreachable> {
         let plan = Arc::clone(&self.plan);
         let recipe = &plan.recipes[recipe % plan.recipes.len()];
         let began = Instant::now();
-        // A connection that broke or ran out of time is not used again.
-        let open = self.open.take();
-        let ended = tokio::time::timeout(plan.timeout, exchange(&plan, recipe, open)).await;
+        let ended = tokio::time::timeout(plan.timeout, self.exchange(&plan, recipe)).await;
         let latency = began.elapsed();
         let why = match ended {
-            Ok(Ok((open, verdict))) => {
-                self.open = open;
-                verdict.err()
-            }
+            Ok(Ok(verdict)) => verdict.err(),
             Ok(Err(Trouble::Unreachable(error))) => return Err(Unreachable(error)),
-            Ok(Err(Trouble::Broken(error))) => Some(format!("broke off: {error}")),
+            Ok(Err(Trouble::Broken(why))) => Some(why),
             Err(_) => Some(format!("got no answer within {}", humantime::format_duration(plan.timeout))),
         };
-        let place = |why: String| one_line(&format!("{} {} {why}", recipe.method, recipe.target.path()), 200);
+        let place = |why: String| one_line(&format!("{recipe} {why}"), 200);
         Ok(Answered { outcome: Outcome { ok: why.is_none(), latency }, why: why.map(place) })
+    }
+
+    /// A connection that broke or ran out of time is not used again.
+    async fn exchange(&mut self, plan: &Plan, recipe: &Recipe) -> Result<Verdict, Trouble> {
+        match recipe {
+            Recipe::Http(recipe) => {
+                let (open, verdict) = http1::exchange(plan, recipe, self.http.take()).await?;
+                self.http = open;
+                Ok(verdict)
+            }
+            Recipe::Grpc(recipe) => {
+                let (link, verdict) = grpc::exchange(plan, recipe, self.grpc.take()).await?;
+                self.grpc = link;
+                Ok(verdict)
+            }
+        }
+    }
+
+    /// Says goodbye where that is custom.
+    async fn close(self) {
+        if let Some(link) = self.grpc {
+            link.close().await;
+        }
     }
 }
 
-enum Trouble {
-    Unreachable(std::io::Error),
-    Broken(hyper::Error),
-}
-
-/// The connection to go on with, and whether the answer is good, else why not.
-type Exchanged = (Option<Open>, Result<(), String>);
-
-async fn exchange(plan: &Plan, recipe: &Recipe, open: Option<Open>) -> Result<Exchanged, Trouble> {
-    let mut open = match open {
-        Some(open) => open,
-        None => Open::new(plan.address).await?,
-    };
-    // hyper gives a request back that it could not write: the connection had ended in between.
-    let answer = match open.send(recipe.request(plan)).await {
-        Err(error) if error.is_canceled() || error.is_closed() => {
-            open = Open::new(plan.address).await?;
-            open.send(recipe.request(plan)).await.map_err(Trouble::Broken)?
+impl fmt::Display for Recipe {
+    /// `GET /api`, `/pkg.Service/Method`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http(recipe) => write!(f, "{} {}", recipe.method, recipe.target.path()),
+            Self::Grpc(recipe) => f.write_str(recipe.path.path()),
         }
-        answer => answer.map_err(Trouble::Broken)?,
-    };
-    let status = answer.status().as_u16();
-    let own_error = answer.headers().get("x-readygate-error").cloned();
-    open.drain(answer.into_body()).await.map_err(Trouble::Broken)?;
-    let verdict = match own_error {
-        Some(kind) => Err(format!("got {status} from the sidecar: {}", in_words(&kind))),
-        None if recipe.expect.accepts(status) => Ok(()),
-        None => Err(format!("answered {status}, expected {}", recipe.expect)),
-    };
-    Ok(((!open.ended).then_some(open), verdict))
+    }
 }
+
+/// The life of one client: takes the next request of the list until it is told to stop.
+pub(super) async fn keep_sending(
+    plan: Arc<Plan>,
+    turn: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+    results: mpsc::Sender<Result<Answered, Unreachable>>,
+) {
+    let mut client = Client::new(plan);
+    let mut pause = Duration::ZERO;
+    while !stop.load(Ordering::Relaxed) {
+        let answered = client.send(turn.fetch_add(1, Ordering::Relaxed)).await;
+        pause = match &answered {
+            Ok(answered) if answered.outcome.ok => Duration::ZERO,
+            _ => (pause * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
+        };
+        if results.send(answered).await.is_err() {
+            break;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause), if !pause.is_zero() => {}
+            () = results.closed(), if !pause.is_zero() => break,
+            else => {}
+        }
+    }
+    client.close().await;
+}
+
+/// Why there is no answer to judge.
+pub(super) enum Trouble {
+    Unreachable(std::io::Error),
+    Broken(String),
+}
+
+/// Whether the answer is good, else why not.
+pub(super) type Verdict = Result<(), String>;
 
 /// What an error of the data plane means, by its name.
-fn in_words(kind: &HeaderValue) -> String {
+pub(super) fn in_words(kind: &HeaderValue) -> String {
     match kind.to_str().unwrap_or_default() {
         "connect_refused" => "the app refuses connections".to_owned(),
         "connect_timeout" | "connect_failed" => "the app cannot be connected to".to_owned(),
@@ -139,90 +164,6 @@ fn in_words(kind: &HeaderValue) -> String {
     }
 }
 
-impl Recipe {
-    fn request(&self, plan: &Plan) -> http::Request<Full<Bytes>> {
-        let mut request = http::Request::new(Full::new(self.body.clone()));
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.target.clone();
-        let headers = request.headers_mut();
-        let host = HeaderValue::try_from(plan.address.to_string()).expect("an address is a header value");
-        headers.insert(HOST, host);
-        headers
-            .insert(USER_AGENT, HeaderValue::from_static(concat!("readygate/", env!("CARGO_PKG_VERSION"))));
-        headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
-        for name in self.headers.keys() {
-            headers.remove(name);
-        }
-        for (name, value) in &self.headers {
-            headers.append(name, value.clone());
-        }
-        headers.insert(plan.token.0.clone(), plan.token.1.clone());
-        request
-    }
-}
-
-/// An open connection.
-struct Open {
-    sender: SendRequest<Full<Bytes>>,
-    driver: Pin<Box<Connection<TokioIo<TcpStream>, Full<Bytes>>>>,
-    /// The connection is over; what it read can still be taken.
-    ended: bool,
-}
-
-impl std::fmt::Debug for Open {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Open").field("ended", &self.ended).finish_non_exhaustive()
-    }
-}
-
-impl Open {
-    async fn new(address: SocketAddr) -> Result<Self, Trouble> {
-        let stream = TcpStream::connect(address).await.map_err(Trouble::Unreachable)?;
-        // Small requests on an idle connection: waiting for more to send would only show as latency.
-        stream.set_nodelay(true).map_err(Trouble::Unreachable)?;
-        let (sender, driver) = handshake(TokioIo::new(stream)).await.map_err(Trouble::Broken)?;
-        Ok(Self { sender, driver: Box::pin(driver), ended: false })
-    }
-
-    async fn send(&mut self, request: http::Request<Full<Bytes>>) -> hyper::Result<http::Response<Incoming>> {
-        let (driver, ended) = (&mut self.driver, &mut self.ended);
-        let sender = &mut self.sender;
-        alongside(driver, ended, async {
-            sender.ready().await?;
-            sender.send_request(request).await
-        })
-        .await
-    }
-
-    /// Reads the body and forgets it.
-    async fn drain(&mut self, mut body: Incoming) -> hyper::Result<()> {
-        alongside(&mut self.driver, &mut self.ended, async {
-            while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-                frame?;
-            }
-            Ok(())
-        })
-        .await
-    }
-}
-
-/// Runs `work` while the connection is driven. The connection's own error is not lost: `work` meets it.
-async fn alongside<T>(
-    driver: &mut Pin<Box<Connection<TokioIo<TcpStream>, Full<Bytes>>>>,
-    ended: &mut bool,
-    work: impl Future<Output = T>,
-) -> T {
-    let mut work = pin!(work);
-    let drive = async {
-        if !*ended {
-            let _ = driver.as_mut().await;
-            *ended = true;
-        }
-        std::future::pending::<Infallible>().await
-    };
-    tokio::select! {
-        biased;
-        done = &mut work => done,
-        never = drive => match never {},
-    }
-}
+/// Of a client after a failure; doubles with each further one.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);

@@ -1,7 +1,7 @@
 //! `warmup`: enough good and fast answers, through the very path that users' requests take.
 //!
 //! ```text
-//! clients (concurrency) ──HTTP/1.1 keep-alive──▶ the listener ─▶ … ─▶ the app
+//! clients (concurrency) ──HTTP/1.1 keep-alive, or gRPC──▶ the listener ─▶ … ─▶ the app
 //!     └── results ──▶ stats ──▶ enough? pass │ budget over? fail or pass │ else go on
 //! ```
 //!
@@ -10,7 +10,10 @@
 //! the run, also when it is dropped.
 
 mod client;
+mod grpc;
+mod http;
 mod keys;
+mod requests;
 mod stats;
 
 use std::cell::Cell;
@@ -19,14 +22,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use http::{HeaderName, HeaderValue};
+use ::http::{HeaderName, HeaderValue};
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use self::client::{Answered, Client, Plan, Unreachable};
-use self::keys::{Keys, OnBudgetExhausted, accept, p95, recipe};
+use self::client::{Answered, Plan, Unreachable, keep_sending};
+use self::keys::{Keys, OnBudgetExhausted, accept, p95};
+use self::requests::Listed;
 use self::stats::{Figures, Stats};
 use super::own;
 use super::{Check, CheckError, CheckFuture, CheckResult, Context, Evidence, Kind, Report};
@@ -133,12 +137,10 @@ impl Warmup {
 
     fn plan(&self, target: &super::Target) -> Plan {
         let token = HeaderValue::try_from(&*self.context.warmup_token).expect("a token is a header value");
-        let recipes =
-            self.keys.requests.iter().map(|keys| recipe(keys).expect("configuration accepted the request"));
         Plan {
             address: target.address,
             timeout: self.timeout,
-            recipes: recipes.collect(),
+            recipes: self.keys.requests.iter().map(Listed::recipe).collect(),
             token: (HeaderName::from_static(WARMUP_HEADER), token),
         }
     }
@@ -246,32 +248,6 @@ impl Run {
     }
 }
 
-/// The life of one client: takes the next request of the list until it is told to stop.
-async fn keep_sending(
-    plan: Arc<Plan>,
-    turn: Arc<AtomicUsize>,
-    stop: Arc<AtomicBool>,
-    results: mpsc::Sender<Result<Answered, Unreachable>>,
-) {
-    let mut client = Client::new(plan);
-    let mut pause = Duration::ZERO;
-    while !stop.load(Ordering::Relaxed) {
-        let answered = client.send(turn.fetch_add(1, Ordering::Relaxed)).await;
-        pause = match &answered {
-            Ok(answered) if answered.outcome.ok => Duration::ZERO,
-            _ => (pause * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
-        };
-        if results.send(answered).await.is_err() {
-            break;
-        }
-        tokio::select! {
-            () = tokio::time::sleep(pause), if !pause.is_zero() => {}
-            () = results.closed(), if !pause.is_zero() => break,
-            else => {}
-        }
-    }
-}
-
 /// `0.95` → `95`, `0.999` → `99.9`.
 fn percent(quantile: f64) -> String {
     format!("{}", (quantile * 100_000.0).round() / 1000.0)
@@ -290,10 +266,6 @@ fn millis(figures: Figures) -> Value {
     let millis = |latency: Duration| (latency.as_secs_f64() * 1_000_000.0).round() / 1000.0;
     json!({ "p50_ms": millis(figures.p50), "p95_ms": millis(figures.p95), "p99_ms": millis(figures.p99) })
 }
-
-/// Of a client after a failure; doubles with each further one.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
 /// Between lines of progress.
 const NEWS_INTERVAL: Duration = Duration::from_millis(100);

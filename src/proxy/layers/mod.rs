@@ -1,6 +1,7 @@
 //! One layer a file, in the order of `stack.rs`.
 
 pub mod admit;
+pub mod bounds;
 pub mod gated;
 pub mod headers;
 pub mod observe;

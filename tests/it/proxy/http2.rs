@@ -211,7 +211,7 @@ async fn request_that_the_app_did_not_process_is_sent_again_and_only_then() {
 
 #[tokio::test]
 async fn client_that_cancels_is_heard_by_the_app_at_once() {
-    let _turn = machine::shared();
+    let _turn = machine::alone();
     let mut app = App::start().await;
     let sidecar = before(&app, json!({})).await;
     let mut client = Client::connect(sidecar.traffic).await;

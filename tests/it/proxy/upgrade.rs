@@ -226,6 +226,18 @@ async fn tunnel_on_which_nothing_moves_is_closed() {
 }
 
 #[tokio::test]
+async fn slow_reader_of_a_tunnel_is_waited_for() {
+    let _turn = machine::shared();
+    let (sidecar, mut origin) = house(json!({ "timeouts": { "body_progress": "500ms" } })).await;
+    let (mut client, mut app) = upgraded(&sidecar, &mut origin).await;
+    let taken = app.flood(64 << 20).await;
+    sleep(Duration::from_millis(1500)).await;
+    assert_eq!(client.take(taken).await.len(), taken);
+    client.say("at last").await;
+    assert_eq!(app.take(7).await, "at last");
+}
+
+#[tokio::test]
 async fn tunnel_keeps_its_place_at_the_app() {
     let _turn = machine::shared();
     let (sidecar, mut origin) = house(json!({ "limits": { "in_flight": 1 } })).await;
