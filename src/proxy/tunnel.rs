@@ -6,7 +6,8 @@
 //! end, and the other side is told by a reset, as it would be without us.
 //!
 //! A tunnel at rest holds no buffer: bytes are read into one that the thread's tunnels share, and written at
-//! once. Only what the other end does not take right away is kept, and nothing is read until it went.
+//! once. Only what the other end does not take right away is kept, and nothing is read until it went. Not `splice`:
+//! it wants a pipe for each way, which is two descriptors and a page, and sees neither frames nor TLS.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -339,6 +340,9 @@ pub async fn carry<C: Transport, A: Transport>(
         End::Whole => {}
         End::Broken(Broken { side, error }) => {
             tracing::debug!(listener = %lane.shared.name, peer = %state.peer, ?side, %error, "tunnel broke");
+            if *side == Side::App {
+                lane.upstream.suspect();
+            }
         }
         End::Cut => tunnel.cut(),
     }

@@ -61,7 +61,7 @@ impl Upstream {
         }
     }
 
-    /// A connection broke that no request used: the app may have gone.
+    /// A connection broke that no request used, or that carried bytes: the app may have gone.
     pub fn suspect(&self) {
         (self.suspect)();
     }

@@ -113,6 +113,27 @@ async fn refused_upgrade_is_an_answer_as_any_other() {
 }
 
 #[tokio::test]
+async fn bytes_behind_a_refused_upgrade_are_requests_and_held_to_their_rules() {
+    let _turn = machine::shared();
+    let (sidecar, mut origin) = house(json!({})).await;
+    let mut client = client(&sidecar).await;
+    client.say(&format!("{UPGRADE}{}", GET.replace("/a", "/b"))).await;
+    let (mut app, _) = origin.serve().await;
+    assert_eq!(client.answer().await.1, "ok");
+    let head = app.head().await;
+    assert_eq!(head.line, "GET /b HTTP/1.1");
+    assert!(head.field("x-forwarded-for").is_some(), "it went through the layers");
+    app.say(super::OK).await;
+    assert_eq!(client.answer().await.1, "ok");
+    client.say(&format!("{UPGRADE}bytes of another protocol\r\n\r\n")).await;
+    app.head().await;
+    app.say(super::OK).await;
+    assert_eq!(client.answer().await.1, "ok");
+    assert_eq!(client.head().await.status(), 400);
+    assert!(app.is_silent() && origin.is_silent());
+}
+
+#[tokio::test]
 async fn connection_that_offered_an_upgrade_ends_in_order() {
     let _turn = machine::shared();
     let (sidecar, mut origin) = house(json!({})).await;
