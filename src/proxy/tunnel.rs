@@ -9,20 +9,23 @@
 //! once. Only what the other end does not take right away is kept, and nothing is read until it went. Not `splice`:
 //! it wants a pipe for each way, which is two descriptors and a page, and sees neither frames nor TLS.
 
-use std::cell::RefCell;
+mod way;
+
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::sleep;
 
 use super::lane::Lane;
-use super::registry::{ConnectionState, Order, Stage as Phase};
-use super::websocket::{Frames, Sender, going_away};
+use super::registry::{ConnectionState, Order, Stage};
+use super::websocket::{Frames, Sender};
+
+use self::way::{Failure, Way};
 
 /// What a tunnel runs between.
 pub trait Transport: AsyncRead + AsyncWrite + Unpin {
@@ -137,180 +140,6 @@ impl<C: Transport, A: Transport> Future for Tunnel<C, A> {
     }
 }
 
-/// One way: from an end that is read to an end that is written.
-#[derive(Debug)]
-struct Way {
-    /// Read, but not yet taken by the other end.
-    rest: Bytes,
-    stage: Stage,
-    /// Written since the last flush.
-    is_dirty: bool,
-    frames: Option<Frames>,
-    /// The end of the frame under way is the last to pass.
-    leaves: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Open,
-    /// The last byte for the other end was read: it is told when it has them all.
-    Ending {
-        whole: bool,
-    },
-    /// The other end was told; what still comes is read for nothing: a close with bytes unread is a reset, and a
-    /// reset may overtake what we sent last.
-    Discarding,
-    Done,
-}
-
-#[derive(Debug)]
-enum Failure {
-    Read(io::Error),
-    Write(io::Error),
-}
-
-impl Way {
-    fn new(early: Bytes, mut frames: Option<Frames>) -> Self {
-        if let Some(frames) = &mut frames {
-            frames.pass(&early);
-        }
-        Self { rest: early, stage: Stage::Open, is_dirty: false, frames, leaves: false }
-    }
-
-    fn leave(&mut self) -> bool {
-        self.leaves = self.frames.as_ref().is_some_and(|frames| frames.is_followed() || frames.is_closed());
-        self.leaves
-    }
-
-    /// Whether the other end knows that no more comes.
-    fn is_told(&self) -> bool {
-        matches!(self.stage, Stage::Discarding | Stage::Done)
-    }
-
-    /// Ready when this way ended, and the end was passed on, unless the tunnel `is_broken`. Ready with each
-    /// further poll.
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        from: Pin<&mut impl Transport>,
-        to: Pin<&mut impl Transport>,
-        is_broken: bool,
-    ) -> Poll<Result<(), Failure>> {
-        let polled = self.advance(cx, from, to, is_broken);
-        if let Poll::Ready(Err(_)) = polled {
-            self.rest = Bytes::new();
-            self.stage = Stage::Done;
-        }
-        polled
-    }
-
-    fn advance(
-        &mut self,
-        cx: &mut Context<'_>,
-        mut from: Pin<&mut impl Transport>,
-        mut to: Pin<&mut impl Transport>,
-        is_broken: bool,
-    ) -> Poll<Result<(), Failure>> {
-        // Ends by the budget that tokio gives each task, if not before: sockets count their operations.
-        loop {
-            while !self.rest.is_empty() {
-                match ready!(to.as_mut().poll_write(cx, &self.rest)).map_err(Failure::Write)? {
-                    0 => return Poll::Ready(Err(Failure::Write(io::ErrorKind::WriteZero.into()))),
-                    written => self.rest.advance(written),
-                }
-                self.is_dirty = true;
-            }
-            self.rest = Bytes::new();
-            match self.stage {
-                Stage::Open => {
-                    if let Some(goodbye) = self.goodbye() {
-                        self.rest = goodbye;
-                        self.stage = Stage::Ending { whole: false };
-                        continue;
-                    }
-                    match self.copy(cx, from.as_mut(), to.as_mut()) {
-                        Poll::Ready(read) => read?,
-                        Poll::Pending => {
-                            if self.is_dirty {
-                                ready!(to.poll_flush(cx)).map_err(Failure::Write)?;
-                                self.is_dirty = false;
-                            }
-                            return Poll::Pending;
-                        }
-                    }
-                }
-                // Soon a reset: until then it must not look whole.
-                Stage::Ending { .. } if is_broken => self.stage = Stage::Done,
-                Stage::Ending { whole } => {
-                    match ready!(to.as_mut().poll_shutdown(cx)) {
-                        // It broke; reading it will tell.
-                        Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
-                        shut => shut.map_err(Failure::Write)?,
-                    }
-                    self.stage = if whole { Stage::Done } else { Stage::Discarding };
-                }
-                Stage::Discarding => {
-                    let read = with_buffer(|buffer| {
-                        let read = from.as_mut().poll_read(cx, buffer);
-                        read.map_ok(|()| buffer.filled().len())
-                    });
-                    if ready!(read).map_err(Failure::Read)? == 0 {
-                        self.stage = Stage::Done;
-                    }
-                }
-                Stage::Done => return Poll::Ready(Ok(())),
-            }
-        }
-    }
-
-    /// Reads once and writes once; what was not written is kept.
-    fn copy(
-        &mut self,
-        cx: &mut Context<'_>,
-        from: Pin<&mut impl Transport>,
-        to: Pin<&mut impl Transport>,
-    ) -> Poll<Result<(), Failure>> {
-        with_buffer(|buffer| {
-            match ready!(from.poll_read(cx, buffer)) {
-                Ok(()) => {}
-                // A TLS peer that closed without saying so: what that means is for the tunnelled protocol to say.
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
-                Err(error) => return Poll::Ready(Err(Failure::Read(error))),
-            }
-            let mut bytes = buffer.filled();
-            if bytes.is_empty() {
-                self.stage = Stage::Ending { whole: true };
-                return Poll::Ready(Ok(()));
-            }
-            match &mut self.frames {
-                Some(frames) if self.leaves => bytes = &bytes[..frames.finish(bytes)],
-                Some(frames) => frames.pass(bytes),
-                None => {}
-            }
-            let written = match to.poll_write(cx, bytes) {
-                Poll::Ready(Ok(written)) => written,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::Write(error))),
-                Poll::Pending => 0,
-            };
-            self.is_dirty |= written > 0;
-            if written < bytes.len() {
-                self.rest = Bytes::copy_from_slice(&bytes[written..]);
-            }
-            Poll::Ready(Ok(()))
-        })
-    }
-
-    /// The last bytes of this way, if it leaves and may do so here.
-    fn goodbye(&self) -> Option<Bytes> {
-        let frames = self.frames.as_ref().filter(|_| self.leaves)?;
-        if frames.is_between() {
-            return Some(going_away(frames.sender()));
-        }
-        // After a goodbye of its own none of ours may follow.
-        (!frames.is_followed()).then(Bytes::new)
-    }
-}
-
 /// Runs a tunnel for the connection `state` until it ended or the worker cut it: where nothing moved for
 /// `timeouts.tunnel_idle`, and at the deadline of the drain.
 pub async fn carry<C: Transport, A: Transport>(
@@ -318,7 +147,7 @@ pub async fn carry<C: Transport, A: Transport>(
     state: &ConnectionState,
     lane: &Lane,
 ) -> End {
-    state.enter(Phase::Tunnel, &lane.clock);
+    state.enter(Stage::Tunnel, &lane.clock);
     let mut goodbye = None;
     let end = poll_fn(|cx| {
         if state.order(cx) == Order::Cut && goodbye.is_none() {
@@ -348,18 +177,6 @@ pub async fn carry<C: Transport, A: Transport>(
     }
     end
 }
-
-/// Lends the buffer that the tunnels of this thread share.
-fn with_buffer<T>(read: impl FnOnce(&mut ReadBuf<'_>) -> T) -> T {
-    thread_local! {
-        static SHARED: RefCell<Vec<u8>> = RefCell::new(vec![0; BUFFER]);
-    }
-    SHARED.with_borrow_mut(|shared| read(&mut ReadBuf::new(shared)))
-}
-
-/// Bytes read at once, and so the most that one way can owe: large enough that copying costs little beside the
-/// two system calls, small enough for thousands of readers that are slow.
-const BUFFER: usize = 16 << 10;
 
 /// How long both ends of a WebSocket have to hear that it goes away, and to say so too.
 pub const GOODBYE: Duration = Duration::from_millis(200);

@@ -5,11 +5,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 use tokio::task::{JoinHandle, LocalSet};
 use tokio::time::timeout;
 
+use super::way::BUFFER;
 use super::*;
+use crate::proxy::websocket::going_away;
 
 impl Transport for DuplexStream {
     fn reset_on_close(&self) {}
