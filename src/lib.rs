@@ -18,7 +18,8 @@
 //!     gate          the state machine, and the views that probes and requests read
 //!     drain         how the pod leaves: hooks and signals in any order, one end
 //!     traffic       what the data plane counts      metrics    what /metrics says
-//!     telemetry     logs                            signals    SIGTERM and its like
+//!     telemetry     logs                            tls        certificates, and whom to trust
+//!     signals       SIGTERM and its like
 //! ```
 //!
 //! What parts of one floor tell each other goes through closures that `app::wiring` makes.
@@ -26,8 +27,9 @@
 //! # The path of a request
 //!
 //! Thread `data-N` (one a worker; they share the listening sockets and nothing else):
-//! `proxy::accept` takes a permit, then the connection → `proxy::connection` serves HTTP/1.1 on it and hears of the
-//! drain → `proxy::stack` lists the layers: observe, rescue, gated, admit, deadline, headers → `proxy::forward` sends
+//! `proxy::accept` takes a permit, then the connection → `proxy::connection` has `proxy::terminate` end its TLS, if the
+//! listener speaks it, and finds out the protocol → `proxy::http1` or `http2` serves it and hears of the drain →
+//! `proxy::stack` lists the layers: observe, rescue, gated, admit, deadline, headers → `proxy::forward` sends
 //! it on a connection from `proxy::upstream`, which waits for an app that refuses → the body streams back, and what
 //! was counted in flight is let go with its last frame or its drop.
 //!
@@ -45,8 +47,8 @@
 //!
 //! # Invariants
 //!
-//! - `/ready` says yes only if every startup check passed since the last arm, no `always` check fails, and the app's
-//!   port does not refuse. An app that came back arms the gate again.
+//! - `/ready` says yes only if every startup check passed since the last arm, no `always` check fails, the app's
+//!   port does not refuse, and no file of TLS is lacking. An app that came back arms the gate again.
 //! - A pod that leaves never becomes ready again; requests are served until the drain is over.
 //! - A request is sent twice only if the first copy provably never reached the app, or if it is idempotent, has no
 //!   body, and no byte of the answer came.
@@ -65,4 +67,5 @@ pub mod proxy;
 pub mod signals;
 pub mod supervisor;
 pub mod telemetry;
+pub mod tls;
 pub mod traffic;

@@ -14,19 +14,20 @@ use tokio::net::TcpStream;
 use crate::config::Scheme;
 
 use super::lane::Lane;
-use super::registry::{ConnectionState, Stage};
+use super::registry::{ConnectionState, Entrance, Stage};
+use super::terminate::terminate;
 use super::{http1, http2, tcp};
 
 /// Serves one connection until it ends.
-pub async fn serve(stream: TcpStream, peer: SocketAddr, lane: Rc<Lane>) {
-    let state = ConnectionState::new(peer, &lane.clock);
+pub async fn serve(stream: TcpStream, peer: SocketAddr, entrance: Entrance, lane: Rc<Lane>) {
+    let state = ConnectionState::new(peer, entrance, &lane.clock);
     lane.connections.add(&state);
     lane.counters.connection_opened();
     let _open = Open(Rc::clone(&lane));
+    let Some(mut stream) = terminate(stream, &state, &lane).await else { return };
     if lane.settings().listener.upstream.scheme == Scheme::Tcp {
         return Box::pin(tcp::serve(stream, state, lane)).await;
     }
-    let mut stream = stream;
     let Some(Ok(spoken)) = state.until_cut(listen(&mut stream, &state, &lane)).await else {
         return;
     };

@@ -112,7 +112,7 @@ impl Tally for ClientSide {
         match self.state.stage() {
             Stage::Silent | Stage::Idle => self.state.enter(Stage::Head, &self.lane.clock),
             Stage::Tunnel => self.state.touch(&self.lane.clock),
-            Stage::Head | Stage::Busy => {}
+            Stage::Handshake | Stage::Head | Stage::Busy => {}
         }
     }
 

@@ -1,6 +1,7 @@
 //! The data plane, byte by byte: a raw client on one side, an app played by the test on the other, the real
 //! binary between them.
 
+mod app_side;
 mod bodies;
 mod closing;
 mod counting;
@@ -12,6 +13,7 @@ mod limits;
 mod pooling;
 mod streaming;
 mod tcp;
+mod tls;
 mod upgrade;
 mod waiting;
 mod websocket;
