@@ -28,10 +28,11 @@
 //!
 //! Thread `data-N` (one a worker; they share the listening sockets and nothing else):
 //! `proxy::accept` takes a permit, then the connection → `proxy::connection` has `proxy::terminate` end its TLS, if the
-//! listener speaks it, and finds out the protocol → `proxy::http1` or `http2` serves it and hears of the drain →
-//! `proxy::stack` lists the layers: observe, rescue, gated, admit, deadline, headers → `proxy::forward` sends
-//! it on a connection from `proxy::upstream`, which waits for an app that refuses → the body streams back, and what
-//! was counted in flight is let go with its last frame or its drop.
+//! listener speaks it, and hears what the client speaks → `proxy::http1` or `http2` serves it and hears of the
+//! drain → `proxy::stack` lists the layers: observe, rescue, strict, bounds, gated, admit, headers →
+//! `proxy::forward` sends it on a connection from `proxy::upstream`, which waits for an app that refuses → the body
+//! streams back, and what was counted in flight is let go with its last frame or its drop. The bytes of HTTP/1
+//! are read twice: `proxy::wire` must agree with hyper on every request.
 //!
 //! # The path of a probe
 //!

@@ -10,6 +10,7 @@ use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use crate::traffic::ErrorKind;
 
 use super::body::Body;
+use super::fault::Fault;
 
 /// Why the data plane answers by itself.
 #[derive(Debug)]
@@ -19,9 +20,10 @@ pub struct ProxyError {
     pub cause: Option<Cause>,
 }
 
-/// What a library said.
+/// What a library said, or our own parser.
 #[derive(Debug)]
 pub enum Cause {
+    Fault(Fault),
     Io(io::Error),
     Http(hyper::Error),
 }
@@ -33,6 +35,11 @@ impl ProxyError {
 
     pub fn io(kind: ErrorKind, error: io::Error) -> Self {
         Self { kind, cause: Some(Cause::Io(error)) }
+    }
+
+    /// A message is refused for its form.
+    pub fn fault(kind: ErrorKind, fault: Fault) -> Self {
+        Self { kind, cause: Some(Cause::Fault(fault)) }
     }
 
     /// The app's side of an exchange broke before its answer came.
@@ -165,6 +172,7 @@ impl fmt::Display for ProxyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.kind.name())?;
         match &self.cause {
+            Some(Cause::Fault(fault)) => write!(f, ": {fault}"),
             Some(Cause::Io(error)) => write!(f, ": {error}"),
             Some(Cause::Http(error)) => {
                 write!(f, ": {error}")?;

@@ -17,6 +17,7 @@ use tower::Service;
 use crate::config::Scheme;
 use crate::traffic::ErrorKind;
 
+use super::answer;
 use super::body::{Body, RequestBody};
 use super::error::ProxyError;
 use super::expect::wait_for_continue;
@@ -46,11 +47,7 @@ impl Service<Inbound> for Forward {
 }
 
 async fn forward(inbound: Inbound) -> Result<Response<Body>, ProxyError> {
-    let Inbound { request, lane, connection, settings, upgrade, warmup } = inbound;
-    if upgrade.is_some() && !request.body().is_end_stream() {
-        // Allowed (RFC 9110, 7.8), used by nobody, and a question where the body ends and the tunnel begins.
-        return Err(ProxyError::new(ErrorKind::BadRequest));
-    }
+    let Inbound { request, lane, connection, settings, upgrade, warmup, .. } = inbound;
     let upload = request.body().failure();
     let (mut request, answered) = match settings.listener.upstream.scheme {
         Scheme::Http | Scheme::Unix | Scheme::Tcp => wait_for_continue(address(request)?),
@@ -82,7 +79,7 @@ async fn forward(inbound: Inbound) -> Result<Response<Body>, ProxyError> {
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     return switch(response, lease, upgrade, connection).await;
                 }
-                return Ok(answer(response, lease));
+                return accept(response, lease);
             }
             Err(failure) => failure,
         };
@@ -154,11 +151,15 @@ impl Copy {
     }
 }
 
-fn answer(response: Response<Incoming>, lease: Lease) -> Response<Body> {
+/// # Errors
+///
+/// The answer has no certain end.
+fn accept(mut response: Response<Incoming>, lease: Lease) -> Result<Response<Body>, ProxyError> {
+    answer::check(&mut response).map_err(|fault| ProxyError::fault(ErrorKind::UpstreamProtocol, fault))?;
     let mut response = response.map(|body| Body::app(body, lease));
     // The client's version is hyper's to say; the app's was 1.0 perhaps.
     *response.version_mut() = Version::HTTP_11;
-    response
+    Ok(response)
 }
 
 /// The answer that ends HTTP on this connection.

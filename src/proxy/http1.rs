@@ -1,5 +1,6 @@
 //! A client that speaks HTTP/1.
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -16,6 +17,7 @@ use super::metered::{Metered, Tally};
 use super::registry::{ConnectionState, Order, Stage};
 use super::stack::Stack;
 use super::tunnel::Transport;
+use super::wire::Wire;
 
 /// Serves requests until the client, the app or the worker wants no more.
 pub async fn serve<S>(stream: S, early: Bytes, state: Rc<ConnectionState>, lane: Rc<Lane>)
@@ -23,7 +25,10 @@ where
     S: Transport + 'static,
 {
     let limits = lane.settings().listener.limits.clone();
-    let io = Metered::new(stream, early, ClientSide { state: Rc::clone(&state), lane: Rc::clone(&lane) });
+    let wire = Rc::new(RefCell::new(Wire::new()));
+    let side = ClientSide { state: Rc::clone(&state), lane: Rc::clone(&lane), wire: Rc::clone(&wire) };
+    let io = Metered::new(stream, early, side);
+    let stack = Stack::new(Rc::clone(&lane), Rc::clone(&state)).reading_along(wire);
     let connection = http1::Builder::new()
         // The app's client may have sent FIN after its request (`nc`, HTTP/1.0 clients) and still listen.
         .half_close(true)
@@ -31,7 +36,7 @@ where
         .header_read_timeout(None)
         .max_headers(limits.headers)
         .max_buf_size(limits.header_bytes)
-        .serve_connection(TokioIo::new(io), Stack::new(Rc::clone(&lane), Rc::clone(&state)));
+        .serve_connection(TokioIo::new(io), stack);
     let mut driver = Driver { connection, state: Rc::clone(&state), finishing: false };
     let ended = poll_fn(|cx| driver.poll(cx)).await;
     // Taken in any case: it holds the state that holds it.
@@ -100,13 +105,20 @@ impl<S: Transport + 'static> Driver<S> {
 /// How long the end of a TLS connection may take to go out.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Counts bytes, and notes when a request's head begins.
+/// Counts bytes, notes when a request's head begins, and has all of them read a second time.
 struct ClientSide {
     state: Rc<ConnectionState>,
     lane: Rc<Lane>,
+    wire: Rc<RefCell<Wire>>,
 }
 
 impl Tally for ClientSide {
+    /// A body that breaks is broken for hyper too, which may be content with it: its request ends there with 400.
+    fn sound(&self, bytes: &[u8]) -> usize {
+        // After a 101 there are no requests to read.
+        if self.state.stage() == Stage::Tunnel { bytes.len() } else { self.wire.borrow_mut().see(bytes) }
+    }
+
     fn received(&self, bytes: &[u8]) {
         self.lane.counters.received(bytes.len() as u64);
         match self.state.stage() {

@@ -12,6 +12,11 @@ use super::tunnel::Transport;
 
 /// Who is told.
 pub trait Tally {
+    /// How many of these bytes, which came in, may be read. If not all, reading fails after them.
+    fn sound(&self, bytes: &[u8]) -> usize {
+        bytes.len()
+    }
+
     /// These bytes came, at least one.
     fn received(&self, bytes: &[u8]);
 
@@ -30,6 +35,8 @@ pin_project! {
         stream: S,
         // Read from the socket before this was made.
         early: Option<Bytes>,
+        // What came is not to be read further.
+        broken: bool,
         tally: T,
     }
 }
@@ -37,7 +44,7 @@ pin_project! {
 impl<S, T: Tally> Metered<S, T> {
     /// `early` was read from the socket already.
     pub fn new(stream: S, early: Bytes, tally: T) -> Self {
-        Self { stream, early: (!early.is_empty()).then_some(early), tally }
+        Self { stream, early: (!early.is_empty()).then_some(early), broken: false, tally }
     }
 
     /// The socket, and what was read from it but not from here.
@@ -49,6 +56,9 @@ impl<S, T: Tally> Metered<S, T> {
 impl<S: AsyncRead, T: Tally> AsyncRead for Metered<S, T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.project();
+        if *this.broken {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
         let before = buf.filled().len();
         let polled = match this.early {
             Some(early) => {
@@ -62,8 +72,17 @@ impl<S: AsyncRead, T: Tally> AsyncRead for Metered<S, T> {
             None => this.stream.poll_read(cx, buf),
         };
         let read = &buf.filled()[before..];
-        if !read.is_empty() {
-            this.tally.received(read);
+        if read.is_empty() {
+            return polled;
+        }
+        this.tally.received(read);
+        let (came, sound) = (read.len(), this.tally.sound(read));
+        if sound < came {
+            *this.broken = true;
+            if sound == 0 {
+                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+            }
+            buf.set_filled(before + sound);
         }
         polled
     }

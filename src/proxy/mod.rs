@@ -1,7 +1,7 @@
 //! The data plane: what clients' requests pass on their way to the app.
 //!
 //! ```text
-//!  client ─► accept ─► connection ─► stack: probe ► observe ► rescue ► gated ► admit ► headers
+//!  client ─► accept ─► connection ─► stack: probe ► observe ► rescue ► strict ► bounds ► gated ► admit ► headers
 //!            permit,    TLS, protocol,       │
 //!            then       told to go           ▼
 //!            accept     by worker         forward ─► upstream: pool, connect, wait for the app ─► app
@@ -14,17 +14,20 @@
 //! runtime, its own connections to the app and its own counters: workers share the listening sockets and
 //! nothing that a request touches. A part that belongs to one listener on one worker is a `Lane`.
 //!
-//! Invariants: no request is sent twice unless the first copy provably did not reach the app or is
-//! idempotent, has no body, and not a byte of the answer came; what is counted in flight is let go when its
-//! body ended or was dropped, not at the head of the answer.
+//! Invariants: no request is served that two parsers could read differently; none is sent twice unless the first
+//! copy provably did not reach the app or is idempotent, has no body, and not a byte of the answer came; what is
+//! counted in flight is let go when its body ended or was dropped, not at the head of the answer.
 
 mod accept;
+mod answer;
 mod body;
 mod connection;
 mod dial;
 mod error;
 mod expect;
+mod fault;
 mod forward;
+mod head;
 mod http1;
 mod http2;
 mod lane;
@@ -32,6 +35,7 @@ mod layers;
 mod lease;
 mod metered;
 mod multiplex;
+mod octets;
 mod pool;
 mod ramp;
 mod registry;
@@ -43,6 +47,7 @@ mod upgrade;
 mod upload;
 mod upstream;
 mod websocket;
+mod wire;
 mod worker;
 
 use std::fmt;

@@ -1,5 +1,6 @@
 //! What a request passes between its connection and the app: the list, outermost first.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use http::{HeaderValue, Request, Response};
@@ -9,7 +10,9 @@ use tower::{Service, ServiceBuilder};
 
 use super::body::{Body, RequestBody};
 use super::error::{Dialect, ProxyError};
+use super::fault::Fault;
 use super::forward::Forward;
+use super::head;
 use super::lane::{Lane, Settings};
 use super::layers::admit::Admit;
 use super::layers::bounds::Bounds;
@@ -18,8 +21,10 @@ use super::layers::headers::Headers;
 use super::layers::observe::Observe;
 use super::layers::probe::Probe;
 use super::layers::rescue::Rescue;
+use super::layers::strict::Strict;
 use super::registry::ConnectionState;
 use super::upload::Upload;
+use super::wire::Wire;
 
 /// A request on its way in.
 #[derive(Debug)]
@@ -33,6 +38,8 @@ pub struct Inbound {
     pub upgrade: Option<HeaderValue>,
     /// One of our own warm-up requests: passes the gate, waits for nothing, is not counted as traffic.
     pub warmup: bool,
+    /// Why it must not be served.
+    pub fault: Option<Fault>,
 }
 
 /// The services of one connection.
@@ -40,10 +47,12 @@ pub struct Inbound {
 pub struct Stack {
     lane: Rc<Lane>,
     connection: Rc<ConnectionState>,
+    /// What reads the bytes of this connection a second time, if it speaks HTTP/1.
+    wire: Option<Rc<RefCell<Wire>>>,
     service: Layers,
 }
 
-type Layers = Probe<Observe<Rescue<Bounds<Gated<Admit<Headers<Forward>>>>>>>;
+type Layers = Probe<Observe<Rescue<Strict<Bounds<Gated<Admit<Headers<Forward>>>>>>>>;
 
 impl Stack {
     pub fn new(lane: Rc<Lane>, connection: Rc<ConnectionState>) -> Self {
@@ -51,12 +60,29 @@ impl Stack {
             .layer_fn(Probe) // the readiness answer on this port, and whose request this is
             .layer_fn(Observe) // clock, in flight, access log: sees every answer, also our own
             .layer_fn(Rescue) // any error below becomes an answer
+            .layer_fn(Strict) // what is refused for its form
             .layer_fn(Bounds) // what no request may exceed
             .layer_fn(Gated) // what `not_ready` says
             .layer_fn(Admit) // places at the app
             .layer_fn(Headers) // hop-by-hop out, forwarded in
             .service(Forward);
-        Self { lane, connection, service }
+        Self { lane, connection, wire: None, service }
+    }
+
+    /// Serves only what this parser, which sees the connection's bytes, reads as hyper does.
+    pub fn reading_along(mut self, wire: Rc<RefCell<Wire>>) -> Self {
+        self.wire = Some(wire);
+        self
+    }
+
+    fn judge(&self, request: &Request<Incoming>) -> Result<(), Fault> {
+        if let Some(wire) = &self.wire {
+            let framing = wire.borrow_mut().next_head().unwrap_or(Err(Fault::Disagreement))?;
+            if framing.length() != request.body().size_hint().exact() {
+                return Err(Fault::Disagreement);
+            }
+        }
+        head::check(request)
     }
 }
 
@@ -66,6 +92,7 @@ impl hyper::service::Service<Request<Incoming>> for Stack {
     type Future = <Layers as Service<Inbound>>::Future;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let fault = self.judge(&request).err();
         let settings = self.lane.settings();
         // Messages of a gRPC stream come when they come.
         let patient = Dialect::of(&request) == Dialect::Grpc;
@@ -80,6 +107,7 @@ impl hyper::service::Service<Request<Incoming>> for Stack {
             connection: Rc::clone(&self.connection),
             upgrade: None,
             warmup: false,
+            fault,
         };
         // No layer keeps a state of its own, so each is always ready and a copy costs nothing.
         let mut service = self.service.clone();

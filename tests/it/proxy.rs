@@ -1,6 +1,7 @@
 //! The data plane, byte by byte: a raw client on one side, an app played by the test on the other, the real
 //! binary between them.
 
+mod answers;
 mod app_side;
 mod bodies;
 mod closing;
@@ -10,7 +11,11 @@ mod framing;
 mod h2;
 mod http2;
 mod limits;
+mod malformed;
+mod malformed_http2;
+mod mutated;
 mod pooling;
+mod recorder;
 mod streaming;
 mod tcp;
 mod tls;

@@ -7,6 +7,7 @@ pub mod headers;
 pub mod observe;
 pub mod probe;
 pub mod rescue;
+pub mod strict;
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -42,6 +42,7 @@ impl<S: Service<Inbound, Response = Response<Body>, Error = ProxyError>> Service
         }
         if let Some(path) = &inbound.settings.listener.ready_path
             && inbound.request.uri().path() == path
+            && inbound.fault.is_none()
         {
             let response = readiness(&inbound);
             inbound.connection.request_ended(&inbound.lane.clock);

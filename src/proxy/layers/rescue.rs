@@ -4,9 +4,11 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use http::Response;
+use http::{HeaderValue, Response, Version, header};
 use pin_project_lite::pin_project;
 use tower::Service;
+
+use crate::traffic::ErrorKind;
 
 use super::super::body::Body;
 use super::super::error::{Dialect, ProxyError};
@@ -27,8 +29,9 @@ impl<S: Service<Inbound, Response = Response<Body>, Error = ProxyError>> Service
 
     fn call(&mut self, inbound: Inbound) -> Self::Future {
         let lane = Rc::clone(&inbound.lane);
+        let http1 = inbound.request.version() < Version::HTTP_2;
         let dialect = Dialect::of(&inbound.request);
-        Rescued { warmup: inbound.warmup, inner: self.0.call(inbound), lane, dialect }
+        Rescued { warmup: inbound.warmup, inner: self.0.call(inbound), lane, http1, dialect }
     }
 }
 
@@ -39,6 +42,7 @@ pin_project! {
         inner: F,
         lane: Rc<Lane>,
         warmup: bool,
+        http1: bool,
         dialect: Dialect,
     }
 }
@@ -53,7 +57,12 @@ impl<F: Future<Output = Result<Response<Body>, ProxyError>>> Future for Rescued<
                 this.lane.counters.error(error.kind);
             }
             tracing::debug!(listener = %this.lane.shared.name, %error, "request failed");
-            Ok(error.answer(*this.dialect))
+            let mut answer = error.answer(*this.dialect);
+            if *this.http1 && error.kind == ErrorKind::BadRequest {
+                // Where the next request begins is anybody's guess. Tells hyper too.
+                answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(answer)
         }))
     }
 }

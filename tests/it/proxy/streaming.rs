@@ -128,6 +128,26 @@ async fn early_answer_reaches_a_client_that_still_sends() {
 }
 
 #[tokio::test]
+async fn client_that_still_sends_when_it_is_refused_is_not_reset() {
+    let _turn = machine::shared();
+    let (sidecar, origin) = house(json!({})).await;
+    let body = "x".repeat(50_000);
+    for head in ["content-length : 60000", "content-length: 60000\r\nhost: b"] {
+        let mut client = client(&sidecar).await;
+        client.say(&format!("POST /a HTTP/1.1\r\nhost: app.test\r\n{head}\r\n\r\n{body}")).await;
+        assert_eq!(client.head().await.status(), 400);
+        client.say(&body[..1000]).await;
+        client.finish().await;
+        assert!(client.ends_in_order().await, "reset: {head}");
+    }
+    let mut endless = client(&sidecar).await;
+    endless.say("POST /a HTTP/1.1\r\nhost: app.test\r\nhost: b\r\n\r\n").await;
+    assert_eq!(endless.head().await.status(), 400);
+    assert!(endless.flood(64 << 20).await < 64 << 20, "it is not read for ever");
+    drop(origin);
+}
+
+#[tokio::test]
 async fn app_that_answers_early_may_still_take_the_body() {
     let _turn = machine::shared();
     let (sidecar, mut origin) = house(json!({})).await;

@@ -174,6 +174,20 @@ impl Wire {
         }
     }
 
+    /// Whether the other side ends the connection, and does not reset it.
+    pub async fn ends_in_order(&mut self) -> bool {
+        let ended = async {
+            loop {
+                match self.stream.read_buf(&mut self.buffer).await {
+                    Ok(0) => break true,
+                    Ok(_) => {}
+                    Err(_) => break false,
+                }
+            }
+        };
+        timeout(PATIENCE, ended).await.expect("it never ends")
+    }
+
     /// Whether nothing came and nothing ended so far.
     pub fn is_silent(&mut self) -> bool {
         let mut byte = [0];

@@ -1,0 +1,278 @@
+//! The same for clients of HTTP/2 before an app of HTTP/1, frame by frame: what no field list may say ends at its
+//! stream, and what passes is one request.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::support::machine;
+
+use super::malformed::alive;
+use super::recorder::Recorder;
+
+type Fields = Vec<(&'static str, &'static str)>;
+
+/// A request, and the DATA that follows its HEADERS, if any.
+struct Case {
+    name: &'static str,
+    fields: Fields,
+    data: Option<&'static str>,
+    trailers: Option<Fields>,
+}
+
+/// What the client is told.
+#[derive(Debug, PartialEq, Eq)]
+enum Told {
+    /// An answer with 200.
+    Fine,
+    /// An answer with another status, RST_STREAM, GOAWAY, or the end.
+    Refused,
+}
+
+const PSEUDO: [(&str, &str); 4] =
+    [(":method", "POST"), (":scheme", "http"), (":authority", "app.test"), (":path", "/a")];
+
+/// A request with these fields besides the usual ones.
+fn with(name: &'static str, fields: &[(&'static str, &'static str)]) -> Case {
+    Case { name, fields: [&PSEUDO, fields].concat(), data: None, trailers: None }
+}
+
+/// A request with another value of a pseudo-field.
+fn but(name: &'static str, field: &'static str, value: &'static str) -> Case {
+    let mut case = with(name, &[]);
+    case.fields.iter_mut().filter(|(name, _)| *name == field).for_each(|pair| pair.1 = value);
+    case
+}
+
+/// A request without a pseudo-field.
+fn without(name: &'static str, field: &str) -> Case {
+    let mut case = with(name, &[]);
+    case.fields.retain(|(name, _)| *name != field);
+    case
+}
+
+fn sending(mut case: Case, data: &'static str) -> Case {
+    case.data = Some(data);
+    case
+}
+
+fn malformed() -> Vec<Case> {
+    const INJECTED: &str = "1\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: app.test\r\n\r\n";
+    vec![
+        with("connection", &[("connection", "close")]),
+        with("connection that names a field", &[("connection", "host")]),
+        with("keep-alive", &[("keep-alive", "timeout=5")]),
+        with("proxy-connection", &[("proxy-connection", "close")]),
+        with("transfer-encoding", &[("transfer-encoding", "chunked")]),
+        with("upgrade", &[("upgrade", "h2c")]),
+        with("te with another coding", &[("te", "gzip")]),
+        with("te with two codings", &[("te", "trailers, chunked")]),
+        with("a name in capitals", &[("X-Upper", "1")]),
+        with("an empty name", &[("", "1")]),
+        with("a colon in a name", &[("a:b", "1")]),
+        with("a space in a name", &[("a b", "1")]),
+        with("a line's end in a name", &[("a: 1\r\nx", "1")]),
+        with("a NUL in a name", &[("a\0", "1")]),
+        with("CR in a value", &[("a", "1\r2")]),
+        with("LF in a value", &[("a", "1\n2")]),
+        with("a request in a value", &[("a", INJECTED)]),
+        with("a NUL in a value", &[("a", "1\0")]),
+        with("a space before a value", &[("a", " 1")]),
+        with("a tab after a value", &[("a", "1\t")]),
+        but("CR LF in the path", ":path", "/a HTTP/1.1\r\nhost: x\r\n\r\nGET /smuggled"),
+        but("a space in the path", ":path", "/a b"),
+        but("a version in the path", ":path", "/a HTTP/1.1"),
+        but("a NUL in the path", ":path", "/a\0"),
+        but("UTF-8 in the path", ":path", "/\u{e4}"),
+        but("an empty path", ":path", ""),
+        but("a relative path", ":path", "a"),
+        but("an asterisk", ":path", "*"),
+        but("an absolute path", ":path", "http://other.test/"),
+        but("CR LF in the method", ":method", "GET /smuggled HTTP/1.1\r\nhost: x\r\n\r\nGET"),
+        but("a space in the method", ":method", "GET /smuggled"),
+        but("an empty method", ":method", ""),
+        but("CR LF in the authority", ":authority", "app.test\r\nx: 1"),
+        but("a user in the authority", ":authority", "u@app.test"),
+        but("a path in the authority", ":authority", "app.test/a"),
+        but("a space in the authority", ":authority", "app test"),
+        but("a list in the authority", ":authority", "app.test,other.test"),
+        but("a port that is none", ":authority", "app.test:x"),
+        but("an empty authority", ":authority", ""),
+        but("CR LF in the scheme", ":scheme", "http\r\nx: 1"),
+        but("a path in the scheme", ":scheme", "http://other.test/?"),
+        but("another scheme", ":scheme", "ftp"),
+        without("no method", ":method"),
+        without("no scheme", ":scheme"),
+        without("no path", ":path"),
+        without("no authority and no host", ":authority"),
+        with("two paths", &[(":path", "/b")]),
+        with("two methods", &[(":method", "GET")]),
+        with("two authorities", &[(":authority", "app.test")]),
+        with("an unknown pseudo-field", &[(":a", "1")]),
+        with("a pseudo-field of answers", &[(":status", "200")]),
+        with("a pseudo-field after a field", &[("a", "1"), (":path", "/a")]),
+        with("another host", &[("host", "other.test")]),
+        with("two hosts", &[("host", "app.test"), ("host", "app.test")]),
+        with("a host with a user", &[("host", "u@app.test")]),
+        with("a length without a body", &[("content-length", "5")]),
+        sending(with("a length that is too long", &[("content-length", "9")]), "hello"),
+        sending(with("a length that is too short", &[("content-length", "3")]), "hello"),
+        sending(with("a length of nothing", &[("content-length", "0")]), "hello"),
+        sending(with("a positive length", &[("content-length", "+5")]), "hello"),
+        sending(with("a list of lengths", &[("content-length", "5, 5")]), "hello"),
+        sending(with("two lengths", &[("content-length", "5"), ("content-length", "5")]), "hello"),
+        sending(with("an empty length", &[("content-length", "")]), "hello"),
+        but("CONNECT with a path", ":method", "CONNECT"),
+        Case { fields: vec![(":method", "CONNECT"), (":authority", "app.test:80")], ..with("CONNECT", &[]) },
+        Case {
+            fields: [&[(":method", "CONNECT"), (":protocol", "websocket")], &PSEUDO[1..]].concat(),
+            ..with("extended CONNECT", &[])
+        },
+    ]
+}
+
+#[tokio::test]
+async fn malformed_requests_of_http2_end_at_their_stream() {
+    let _turn = machine::shared();
+    let app = Recorder::start().await;
+    let mut sidecar = super::before(app.address, json!({})).await;
+    sidecar.until_ready().await;
+    let cases = malformed();
+    assert!(cases.len() >= 60, "{} cases", cases.len());
+    let mut wrong = Vec::new();
+    for case in &cases {
+        let told = ask(sidecar.traffic, case).await;
+        alive(&sidecar).await.expect("others are served");
+        let log = app.take();
+        let lines: Vec<&str> = log.requests.iter().map(|request| request.line.as_str()).collect();
+        let partial = log.partial.iter().any(|bytes| bytes.contains("smuggled"));
+        if told != Told::Refused || lines != ["GET /alive HTTP/1.1"] || !log.invalid.is_empty() || partial {
+            wrong.push(format!("{}: {told:?}, the app got {log:?}", case.name));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+    assert!(sidecar.runs());
+}
+
+#[tokio::test]
+async fn requests_of_http2_reach_an_app_of_http1_in_one_form() {
+    let _turn = machine::shared();
+    let app = Recorder::start().await;
+    let sidecar = super::before(app.address, json!({})).await;
+    sidecar.until_ready().await;
+    // h2 drops such a field, so that it is no second request's.
+    let mut trailers = sending(with("a pseudo-field in the trailers", &[]), "hello");
+    trailers.trailers = Some(vec![(":path", "/b")]);
+    for (case, line, body, fields) in [
+        (trailers, "POST /a HTTP/1.1", "hello", vec![(":path", None)]),
+        (
+            with("plain", &[]),
+            "POST /a HTTP/1.1",
+            "",
+            vec![("host", Some("app.test")), ("transfer-encoding", None)],
+        ),
+        (
+            sending(with("no length", &[("te", "trailers")]), "hello"),
+            "POST /a HTTP/1.1",
+            "hello",
+            vec![("transfer-encoding", Some("chunked")), ("content-length", None)],
+        ),
+        (
+            sending(with("a length", &[("content-length", "005")]), "hello"),
+            "POST /a HTTP/1.1",
+            "hello",
+            vec![("transfer-encoding", None), ("content-length", Some("5"))],
+        ),
+        (
+            with("the same host", &[("host", "APP.test")]),
+            "POST /a HTTP/1.1",
+            "",
+            vec![("host", Some("app.test"))],
+        ),
+        (but("a fragment", ":path", "/a?b#c"), "POST /a?b HTTP/1.1", "", vec![]),
+        (but("escapes", ":path", "/%0d%0a//../b"), "POST /%0d%0a//../b HTTP/1.1", "", vec![]),
+    ] {
+        assert_eq!(ask(sidecar.traffic, &case).await, Told::Fine, "{}", case.name);
+        let log = app.take();
+        assert_eq!((log.requests.len(), log.invalid.len()), (1, 0), "{}: {log:?}", case.name);
+        let request = &log.requests[0];
+        assert_eq!(
+            (request.line.as_str(), request.body.as_slice()),
+            (line, body.as_bytes()),
+            "{}",
+            case.name
+        );
+        for (name, value) in fields {
+            assert_eq!(request.field(name), value, "{}: {name}", case.name);
+        }
+    }
+}
+
+/// Opens a connection with this one request.
+async fn ask(address: std::net::SocketAddr, case: &Case) -> Told {
+    let mut stream = TcpStream::connect(address).await.expect("the port accepts");
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    frame(&mut bytes, SETTINGS, 0, 0, &[]);
+    let last = if case.data.is_none() { END_STREAM } else { 0 };
+    frame(&mut bytes, HEADERS, END_HEADERS | last, 1, &block(&case.fields));
+    if let Some(data) = case.data {
+        let last = if case.trailers.is_none() { END_STREAM } else { 0 };
+        frame(&mut bytes, DATA, last, 1, data.as_bytes());
+    }
+    if let Some(trailers) = &case.trailers {
+        frame(&mut bytes, HEADERS, END_HEADERS | END_STREAM, 1, &block(trailers));
+    }
+    let _ = stream.write_all(&bytes).await;
+    timeout(Duration::from_secs(5), told(&mut stream)).await.expect("an answer or a refusal")
+}
+
+async fn told(stream: &mut TcpStream) -> Told {
+    loop {
+        let mut head = [0; 9];
+        if stream.read_exact(&mut head).await.is_err() {
+            return Told::Refused;
+        }
+        let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+        if stream.read_exact(&mut payload).await.is_err() {
+            return Told::Refused;
+        }
+        match head[3] {
+            // `:status: 200` is 8 in the static table (RFC 7541, A).
+            HEADERS if payload.first() == Some(&0x88) => return Told::Fine,
+            HEADERS | RST_STREAM | GOAWAY => return Told::Refused,
+            _ => {}
+        }
+    }
+}
+
+fn frame(bytes: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+    bytes.extend_from_slice(&(payload.len() as u32).to_be_bytes()[1..]);
+    bytes.extend_from_slice(&[kind, flags]);
+    bytes.extend_from_slice(&stream.to_be_bytes());
+    bytes.extend_from_slice(payload);
+}
+
+/// Fields as literals (RFC 7541, 6.2.2), so that no library has a say in them.
+fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in fields {
+        block.push(0);
+        for text in [name, value] {
+            assert!(text.len() < 127, "longer ones take more than a byte");
+            block.push(text.len() as u8);
+            block.extend_from_slice(text.as_bytes());
+        }
+    }
+    block
+}
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
