@@ -194,6 +194,11 @@ impl Counters {
         self.error(ErrorKind::ClientClosed);
     }
 
+    /// A TCP connection ended, which began as a request does: it has no status, and its duration says nothing.
+    pub fn tunnel_ended(&self) {
+        bump(&self.ended, 1);
+    }
+
     /// A request began to wait.
     pub fn hold_began(&self) {
         bump(&self.held, 1);

@@ -7,7 +7,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use pin_project_lite::pin_project;
@@ -62,7 +62,9 @@ impl<F: Future<Output = Result<Response<Body>, ProxyError>>> Future for Observed
                 if flight.judged && response.body().is_the_apps() {
                     flight.from = From::App;
                 }
-                if flight.lane.draining.get() {
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    flight.answered_after = Some(flight.began.elapsed());
+                } else if flight.lane.draining.get() {
                     match flight.connection.protocol() {
                         // Also tells hyper to close after this answer.
                         Protocol::Http1 => {
@@ -90,6 +92,8 @@ pub struct Flight {
     from: From,
     /// Whether the app's answer says something about its health.
     judged: bool,
+    /// Of an upgrade, whose end says nothing of how fast the app is.
+    answered_after: Option<Duration>,
     ended: bool,
     warmup: bool,
     /// Only if the access log is on.
@@ -124,6 +128,7 @@ impl Flight {
             status: None,
             from: From::Other,
             judged: !lane.ignored.has(inbound.request.uri().path()),
+            answered_after: None,
             ended: false,
             warmup: inbound.warmup,
             line,
@@ -150,7 +155,7 @@ impl Flight {
                 Some(status) => {
                     // What broke off counts as a failure of the app, not as the answer it began as.
                     let from = if error == Some(ErrorKind::UpstreamBroken) { From::Other } else { self.from };
-                    counters.request_ended(status.as_u16(), took, from);
+                    counters.request_ended(status.as_u16(), self.answered_after.unwrap_or(took), from);
                     if let Some(kind) = error {
                         counters.error(kind);
                     }
