@@ -18,7 +18,8 @@
 //!     gate          the state machine, and the views that probes and requests read
 //!     drain         how the pod leaves: hooks and signals in any order, one end
 //!     traffic       what the data plane counts      metrics    what /metrics says
-//!     telemetry     logs                            signals    SIGTERM and its like
+//!     telemetry     logs                            tls        certificates, and whom to trust
+//!     signals       SIGTERM and its like
 //! ```
 //!
 //! What parts of one floor tell each other goes through closures that `app::wiring` makes.
@@ -26,11 +27,12 @@
 //! # The path of a request
 //!
 //! Thread `data-N` (one a worker; they share the listening sockets and nothing else):
-//! `proxy::accept` takes a permit, then the connection → `proxy::connection` hears what the client speaks →
-//! `proxy::http1` or `http2` serves it and hears of the drain → `proxy::stack` lists the layers: observe, rescue,
-//! strict, bounds, gated, admit, headers → `proxy::forward` sends it on a connection from `proxy::upstream`, which
-//! waits for an app that refuses → the body streams back, and what was counted in flight is let go with its last
-//! frame or its drop. The bytes of HTTP/1 are read twice: `proxy::wire` must agree with hyper on every request.
+//! `proxy::accept` takes a permit, then the connection → `proxy::connection` has `proxy::terminate` end its TLS, if the
+//! listener speaks it, and hears what the client speaks → `proxy::http1` or `http2` serves it and hears of the
+//! drain → `proxy::stack` lists the layers: observe, rescue, strict, bounds, gated, admit, headers →
+//! `proxy::forward` sends it on a connection from `proxy::upstream`, which waits for an app that refuses → the body
+//! streams back, and what was counted in flight is let go with its last frame or its drop. The bytes of HTTP/1
+//! are read twice: `proxy::wire` must agree with hyper on every request.
 //!
 //! # The path of a probe
 //!
@@ -46,8 +48,8 @@
 //!
 //! # Invariants
 //!
-//! - `/ready` says yes only if every startup check passed since the last arm, no `always` check fails, and the app's
-//!   port does not refuse. An app that came back arms the gate again.
+//! - `/ready` says yes only if every startup check passed since the last arm, no `always` check fails, the app's
+//!   port does not refuse, and no file of TLS is lacking. An app that came back arms the gate again.
 //! - A pod that leaves never becomes ready again; requests are served until the drain is over.
 //! - A request is sent twice only if the first copy provably never reached the app, or if it is idempotent, has no
 //!   body, and no byte of the answer came.
@@ -66,4 +68,5 @@ pub mod proxy;
 pub mod signals;
 pub mod supervisor;
 pub mod telemetry;
+pub mod tls;
 pub mod traffic;

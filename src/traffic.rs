@@ -49,12 +49,18 @@ pub enum ErrorKind {
     UpstreamBroken,
     /// No answer within `timeouts.response`.
     ResponseTimeout,
+    /// The app's port accepts, and no TLS connection comes of it.
+    UpstreamTls,
+    /// A client's TLS handshake failed.
+    TlsHandshake,
+    /// A request that is not ours came where only our own may come.
+    Forbidden,
     /// A fault of ours.
     Internal,
 }
 
 impl ErrorKind {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::BadRequest,
         Self::TooManyFields,
         Self::BodyTooLarge,
@@ -71,6 +77,9 @@ impl ErrorKind {
         Self::UpstreamProtocol,
         Self::UpstreamBroken,
         Self::ResponseTimeout,
+        Self::UpstreamTls,
+        Self::TlsHandshake,
+        Self::Forbidden,
         Self::Internal,
     ];
 
@@ -93,6 +102,9 @@ impl ErrorKind {
             Self::UpstreamProtocol => "upstream_protocol",
             Self::UpstreamBroken => "upstream_broken",
             Self::ResponseTimeout => "response_timeout",
+            Self::UpstreamTls => "upstream_tls",
+            Self::TlsHandshake => "tls_handshake",
+            Self::Forbidden => "forbidden",
             Self::Internal => "internal",
         }
     }

@@ -9,6 +9,7 @@
 //! The only module that names all the others. What one part tells another goes through the closures of
 //! `wiring`.
 
+mod certificates;
 mod descriptors;
 mod reload;
 mod wiring;
@@ -35,6 +36,7 @@ use crate::supervisor::{self, Figures, Pokes};
 use crate::telemetry::Telemetry;
 use crate::traffic::Traffic;
 
+use self::certificates::Certificates;
 use self::descriptors::Descriptors;
 
 /// Why the sidecar ended other than by a drain.
@@ -91,9 +93,10 @@ async fn serve(sources: Sources, loaded: Loaded, telemetry: Telemetry) -> Result
         supervisor::rules(&config.checks),
         supervisor::app_names(&listeners),
         beats.clone(),
-        wiring::gate_observer(metrics.clone(), events.clone()),
+        wiring::gate_observer(metrics.clone(), events.clone(), proxy.ramps()),
         started,
     );
+    let certificates = Certificates::load(&listeners, &gate, &metrics);
     let drain_settings = wiring::drain_settings(&config);
     let (configs, config) = watch::channel(Arc::new(config));
     let (orders, ordered) = watch::channel(Order::Serve);
@@ -118,24 +121,28 @@ async fn serve(sources: Sources, loaded: Loaded, telemetry: Telemetry) -> Result
                 orders: ordered.clone(),
                 gate: gate.clone(),
                 traffic: traffic.clone(),
+                tls: certificates.in_force(),
                 suspect: suspect.clone(),
             },
         )?;
         let beat = beats.of(number);
         spawn(format!("data-{number}"), &ended, move || worker.run(&beat))?;
     }
-    let addresses = proxy.addresses()?;
+    let (addresses, warmup_addresses) = (proxy.addresses()?, proxy.warmup_addresses()?);
     // The workers have sockets of their own; this one would keep the ports open after they closed theirs.
     drop(proxy);
 
     let targets: Vec<Target> = listeners
         .iter()
-        .zip(&addresses)
+        .zip(&warmup_addresses)
         .map(|(listener, address)| Target {
             listener: listener.name.clone(),
             address: wiring::reachable(*address),
         })
         .collect();
+    for Target { listener, address } in &targets {
+        tracing::debug!(%listener, %address, "warm-up requests come in");
+    }
     let (stop_checks, stopped) = oneshot::channel::<()>();
     let supervision = supervisor::Setup {
         kinds: KINDS,
@@ -190,6 +197,7 @@ async fn serve(sources: Sources, loaded: Loaded, telemetry: Telemetry) -> Result
         last,
     };
     let reload = tokio::task::spawn_local(reload.run(files));
+    let certificates = tokio::task::spawn_local(certificates.run());
     let upkeep = tokio::task::spawn_local(upkeep(metrics));
     let driven = {
         let (drain, traffic) = (drain.clone(), traffic.clone());
@@ -207,7 +215,7 @@ async fn serve(sources: Sources, loaded: Loaded, telemetry: Telemetry) -> Result
     let _ = stop_admin.send(());
     // Answers that hooks wait for go out; who does not read them is not waited for.
     let _ = tokio::time::timeout(ADMIN_LEAVES, admin).await;
-    for task in [reload, upkeep] {
+    for task in [reload, certificates, upkeep] {
         task.abort();
     }
     driven.abort();

@@ -15,7 +15,7 @@ use crate::config::{CheckSpec, Config, DrainReady};
 use crate::drain::{self, Activity, Drain, Notice, State};
 use crate::gate::{self, Event, Gate, Phase, Standing, Transition};
 use crate::metrics::{CheckSeries, Metrics, Sets};
-use crate::proxy::Order;
+use crate::proxy::{Order, Ramps};
 use crate::supervisor::{self, News};
 use crate::telemetry::Telemetry;
 use crate::traffic::Traffic;
@@ -48,7 +48,7 @@ pub fn register_checks(metrics: &Metrics, checks: &[CheckSpec]) {
 }
 
 /// Tells logs, metrics and `/events` what the gate did.
-pub fn gate_observer(metrics: Metrics, events: broadcast::Sender<Arc<str>>) -> gate::Observer {
+pub fn gate_observer(metrics: Metrics, events: broadcast::Sender<Arc<str>>, ramps: Ramps) -> gate::Observer {
     let standings: Mutex<HashMap<Arc<str>, Standing>> = Mutex::default();
     let restarts = Mutex::new(0);
     metrics.phase(Phase::Starting.name());
@@ -82,6 +82,11 @@ pub fn gate_observer(metrics: Metrics, events: broadcast::Sender<Arc<str>>) -> g
             }
         }
         if let Some(transition) = transition {
+            match transition.to {
+                Phase::Ready => ramps.opened(transition.at),
+                Phase::Starting => ramps.armed(),
+                Phase::Failing | Phase::Draining | Phase::Drained => {}
+            }
             moved(transition, report, &metrics, &events);
         }
     })

@@ -21,7 +21,6 @@ mod redis;
 mod tcp;
 mod tls;
 mod trust;
-mod validity;
 mod values;
 mod warmup;
 

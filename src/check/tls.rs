@@ -18,12 +18,11 @@ use tokio_rustls::client::TlsStream;
 
 use super::connect::connect;
 use super::own;
-use super::trust::Trust;
-use super::validity::not_after;
 use super::values::Address;
 use super::{Check, CheckError, CheckFuture, CheckResult, Evidence, Kind};
 use crate::config::units::Period;
 use crate::config::{self, Gates, KeyError, Listener, Own};
+use crate::tls::{Trust, not_after};
 
 pub(super) const KIND: Kind = Kind {
     config: config::Kind {

@@ -148,7 +148,7 @@ pub(super) fn shown(value: &Value) -> String {
 /// Keys of the contract that a later version will know.
 pub(super) fn is_planned(path: &[String]) -> bool {
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
-    matches!(path.as_slice(), ["listeners", _, "ramp"] | ["checks", _, "guard"])
+    matches!(path.as_slice(), ["checks", _, "guard"])
 }
 
 /// The keys that serde would have known, if its error is an unknown one.

@@ -20,6 +20,7 @@ pub struct Listener {
     pub timeouts: Timeouts,
     pub limits: Limits,
     pub hold: Hold,
+    pub ramp: Option<Ramp>,
     pub forwarded: Forwarded,
     /// Path that answers the readiness verdict on the traffic port too.
     pub ready_path: Option<String>,
@@ -139,7 +140,7 @@ pub struct Timeouts {
     pub header_read: Duration,
     /// The other side of a body makes no progress.
     pub body_progress: Duration,
-    /// Connecting to the app, one attempt.
+    /// Connecting to the app, one attempt, TLS included.
     pub connect: Duration,
     /// From sending the request, each time, to the head of the answer; none by default.
     pub response: Option<Duration>,
@@ -175,6 +176,14 @@ pub struct Limits {
 pub struct Hold {
     /// Longest wait of one request; zero: it does not wait.
     pub longest: Duration,
+}
+
+/// How the requests at the app at once grow after each arm.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ramp {
+    /// The share at the start, above 0 and at most 1.
+    pub from: f64,
+    pub over: Duration,
 }
 
 /// What happens to `X-Forwarded-For`, `-Proto` and `-Host`.

@@ -51,7 +51,7 @@ mod watch;
 pub use cpus::available_cpus;
 pub use error::{Problem, Problems, dotted};
 pub use listener::{
-    Address, Forwarded, Hold, Limits, Listener, ListenerTls, NotReady, Scheme, Timeouts, Upstream,
+    Address, Forwarded, Hold, Limits, Listener, ListenerTls, NotReady, Ramp, Scheme, Timeouts, Upstream,
     UpstreamTls,
 };
 pub use load::{Flags, Loaded, Sources, load};

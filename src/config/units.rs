@@ -5,11 +5,13 @@
 //! their own keys with them too.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{DeserializeOwned, Error};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, Error, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
@@ -164,6 +166,19 @@ impl<'de> Deserialize<'de> for Percent {
     }
 }
 
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Two decimals are more than a share needs; what is read as 10% is shown as 10%.
+        write!(f, "{}%", (self.0 * 10_000.0).round() / 100.0)
+    }
+}
+
+impl Serialize for Percent {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 impl JsonSchema for Percent {
     fn schema_name() -> std::borrow::Cow<'static, str> {
         "Percent".into()
@@ -216,6 +231,58 @@ impl<T: JsonSchema> JsonSchema for OrOff<T> {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let value = generator.subschema_for::<T>();
         json_schema!({ "anyOf": [{ "const": "off" }, value] })
+    }
+}
+
+/// A map of keys, or `off`. Unlike [`OrOff`], errors keep the path of the key that is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapOrOff<T>(pub Option<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for MapOrOff<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Either<T> {
+            type Value = MapOrOff<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of keys, or off")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+                match text {
+                    "off" => Ok(MapOrOff(None)),
+                    other => Err(E::invalid_value(Unexpected::Str(other), &self)),
+                }
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(|value| MapOrOff(Some(value)))
+            }
+        }
+        deserializer.deserialize_any(Either(PhantomData))
+    }
+}
+
+impl<T: Serialize> Serialize for MapOrOff<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0 {
+            Some(value) => value.serialize(serializer),
+            None => serializer.serialize_str("off"),
+        }
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for MapOrOff<T> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        format!("{}OrOff", T::schema_name()).into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        OrOff::<T>::json_schema(generator)
     }
 }
 

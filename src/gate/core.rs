@@ -13,6 +13,7 @@
 //! `ready` implies that every startup check passed since the last arm and that nothing says the app's port
 //! refuses; a threshold counts results in a row.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -74,6 +75,8 @@ pub struct Core {
     opened: bool,
     checks: Vec<Tracked>,
     apps: Vec<App>,
+    /// What is not there yet, and why.
+    lacks: BTreeMap<Arc<str>, String>,
     /// The app's hook came; whether the gate was open then.
     stopping: Option<bool>,
     /// A drain began; whether `/ready` may still say yes.
@@ -94,6 +97,7 @@ impl Core {
             opened: false,
             checks: rules.into_iter().map(Tracked::new).collect(),
             apps: apps.into_iter().map(|name| App { name, refusing: false, seen: false }).collect(),
+            lacks: BTreeMap::new(),
             stopping: None,
             draining: None,
             restarts: 0,
@@ -155,6 +159,15 @@ impl Core {
                     now,
                 );
             }
+            Event::Lacks { part, reason: Some(reason) } => {
+                self.lacks.insert(part, reason);
+                // Comes before the gate opens, so it changes no phase.
+                return None;
+            }
+            Event::Lacks { part, reason: None } => {
+                self.lacks.remove(&part)?;
+                (Cause::ChecksPassed, EVERYTHING_PASSES.to_owned())
+            }
             Event::Configured { rules, changed } => {
                 self.configured(rules, &changed);
                 (Cause::Reloaded, "the configuration changed".to_owned())
@@ -188,6 +201,11 @@ impl Core {
 
     pub fn apps(&self) -> &[App] {
         &self.apps
+    }
+
+    /// What is not there yet, and why; each keeps the gate closed.
+    pub fn lacks(&self) -> &BTreeMap<Arc<str>, String> {
+        &self.lacks
     }
 
     /// Restarts of the app seen so far.
@@ -242,6 +260,7 @@ impl Core {
             return if self.phase == Phase::Drained { Phase::Drained } else { Phase::Draining };
         }
         let blocked = self.stopping.is_some()
+            || !self.lacks.is_empty()
             || self.apps.iter().any(|app| app.refusing || !app.seen)
             || self.checks.iter().any(|tracked| self.blocks(tracked));
         match (blocked, self.opened) {

@@ -59,6 +59,21 @@ fn gate_stays_closed_until_the_app_accepted_a_connection() {
 }
 
 #[test]
+fn gate_stays_closed_and_says_why_until_nothing_is_lacking() {
+    let (mut core, now) = gate();
+    let lacks = |reason: Option<&str>| Event::Lacks { part: "tls".into(), reason: reason.map(Into::into) };
+    assert_eq!(core.apply(lacks(Some("no certificate")), now), None);
+    for check in ["warm", "health"] {
+        assert_eq!(core.apply(result(&core, check, true), now), None);
+    }
+    let reasons = super::super::Report::of(&core, &super::super::Past::default()).reasons;
+    assert_eq!(reasons, ["tls: no certificate"]);
+    let opened = core.apply(lacks(None), now).expect("a transition");
+    assert_eq!((opened.from, opened.to, opened.cause), (Phase::Starting, Phase::Ready, Cause::ChecksPassed));
+    assert_eq!(core.apply(lacks(None), now), None);
+}
+
+#[test]
 fn always_check_closes_only_at_its_threshold_in_a_row() {
     let (mut core, now) = open();
     for passed in [false, false, true, false, false] {

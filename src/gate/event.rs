@@ -127,6 +127,8 @@ pub enum Event {
     DrainStarted { hold_ready: bool },
     /// Nothing is left to serve.
     Drained,
+    /// Something that a part needs is not there yet, and why; none once it is.
+    Lacks { part: Arc<str>, reason: Option<String> },
     /// The checks after a reload; `changed` names those whose evidence no longer counts.
     Configured { rules: Vec<CheckRule>, changed: Vec<Arc<str>> },
 }

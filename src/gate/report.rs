@@ -119,6 +119,7 @@ fn reasons(core: &Core) -> Vec<String> {
     if core.stopping() {
         lines.push("the app is being stopped: its preStop hook came".to_owned());
     }
+    lines.extend(core.lacks().iter().map(|(part, reason)| format!("{part}: {reason}")));
     for app in core.apps() {
         if app.refusing {
             lines.push(format!("the app refuses connections on {}", app.name));

@@ -55,6 +55,8 @@ pub const FAMILIES: &[Family] = &[
     CONNECTIONS,
     CONNECTIONS_TOTAL,
     BYTES,
+    TLS_CERTIFICATE_EXPIRY,
+    TLS_RELOADS,
     DRAIN_SECONDS,
     DRAIN_LAST_REQUEST,
     DRAIN_CUT,
@@ -135,6 +137,16 @@ pub const CONNECTIONS_TOTAL: Family =
     counter("readygate_connections_total", &["listener"], "Connections accepted from clients.");
 pub const BYTES: Family =
     counter("readygate_bytes_total", &["listener", "direction"], "Bytes received from and sent to clients.");
+pub const TLS_CERTIFICATE_EXPIRY: Family = gauge(
+    "readygate_tls_certificate_expiry_timestamp_seconds",
+    &["listener"],
+    "When the certificate that is served ends, in seconds since 1970; NaN while there is none.",
+);
+pub const TLS_RELOADS: Family = counter(
+    "readygate_tls_reloads_total",
+    &["listener", "result"],
+    "Changes of a listener's certificate, key or authorities, by what became of them.",
+);
 pub const DRAIN_SECONDS: Family =
     gauge("readygate_drain_seconds", &[], "How long the drain took; NaN before its end.");
 pub const DRAIN_LAST_REQUEST: Family = gauge(

@@ -70,6 +70,25 @@ impl ReloadResult {
     }
 }
 
+/// What became of a listener's changed certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CertificateResult {
+    Applied,
+    Refused,
+}
+
+impl CertificateResult {
+    pub const ALL: [Self; 2] = [Self::Applied, Self::Refused];
+
+    /// The name used as a label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// The totals of one listener since the start.
 #[derive(Clone, Copy, Debug)]
 pub struct ListenerFigures<'a> {

@@ -19,18 +19,18 @@ mod text;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics::{Counter, Gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 pub use self::families::{FAMILIES, Family, Kind};
-pub use self::input::{CheckSeries, ListenerFigures, ReloadResult, RunResult, Sets};
+pub use self::input::{CertificateResult, CheckSeries, ListenerFigures, ReloadResult, RunResult, Sets};
 
 use self::families::{
     APP_RESTARTS, BUILD_INFO, BYTES, CONFIG_RELOADS, CONNECTIONS, CONNECTIONS_TOTAL, DRAIN_CUT,
     DRAIN_LAST_REQUEST, DRAIN_SECONDS, HELD_REQUESTS, LOG_LINES_DROPPED, PHASE, PHASE_TRANSITIONS,
-    PROXY_ERRORS, READY, REQUESTS, REQUESTS_IN_FLIGHT, TIME_TO_READY,
+    PROXY_ERRORS, READY, REQUESTS, REQUESTS_IN_FLIGHT, TIME_TO_READY, TLS_CERTIFICATE_EXPIRY, TLS_RELOADS,
 };
 use self::handles::{Check, Maker};
 
@@ -168,6 +168,26 @@ impl Metrics {
 
     pub fn reload(&self, result: ReloadResult) {
         self.0.reloads[result as usize].increment(1);
+    }
+
+    /// Makes the series of a listener with files of TLS.
+    pub fn tls_files(&self, name: &str) {
+        let make = Maker(&self.0.recorder);
+        for result in CertificateResult::ALL {
+            make.counter(TLS_RELOADS, &[name, result.name()]).increment(0);
+        }
+    }
+
+    /// Sets the end of the certificate that a listener serves; none while it has no certificate.
+    pub fn tls_certificate(&self, listener: &str, not_after: Option<SystemTime>) {
+        // A date before 1970 counts as 1970.
+        let since = |end: SystemTime| end.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let gauge = Maker(&self.0.recorder).gauge(TLS_CERTIFICATE_EXPIRY, &[listener]);
+        gauge.set(not_after.map_or(f64::NAN, since));
+    }
+
+    pub fn tls_reload(&self, listener: &str, result: CertificateResult) {
+        Maker(&self.0.recorder).counter(TLS_RELOADS, &[listener, result.name()]).increment(1);
     }
 
     /// Sets how the drain ended: its length, the time to its last new request, the requests it cut.

@@ -17,6 +17,8 @@ fn metrics() -> Metrics {
         CheckSeries { name: "warm", kind: "warmup", warmup_quantiles: &[0.5, 0.95] },
     ]);
     metrics.listener("http", &figures());
+    metrics.tls_files("http");
+    metrics.tls_certificate("http", None);
     metrics
 }
 
@@ -64,6 +66,8 @@ fn every_family_has_help_type_and_every_series_from_the_start() {
         "readygate_proxy_errors_total{listener=\"http\",kind=\"internal\"} 0",
         "readygate_bytes_total{listener=\"http\",direction=\"sent\"} 2000",
         "readygate_config_reloads_total{result=\"rejected\"} 0",
+        "readygate_tls_certificate_expiry_timestamp_seconds{listener=\"http\"} NaN",
+        "readygate_tls_reloads_total{listener=\"http\",result=\"refused\"} 0",
     ] {
         has(&text, line);
     }
@@ -97,6 +101,8 @@ fn setters_reach_their_series() {
     metrics.app_restart();
     metrics.reload(ReloadResult::Rejected);
     metrics.drained(Duration::from_secs(5), Duration::from_secs(2), 4);
+    metrics.tls_certificate("http", Some(UNIX_EPOCH + Duration::from_secs(1_800_000_000)));
+    metrics.tls_reload("http", CertificateResult::Applied);
     metrics.upkeep();
     let text = metrics.render();
     for line in [
@@ -114,6 +120,8 @@ fn setters_reach_their_series() {
         "readygate_drain_seconds 5",
         "readygate_drain_last_request_seconds 2",
         "readygate_drain_cut_total 4",
+        "readygate_tls_certificate_expiry_timestamp_seconds{listener=\"http\"} 1800000000",
+        "readygate_tls_reloads_total{listener=\"http\",result=\"applied\"} 1",
     ] {
         has(&text, line);
     }

@@ -13,11 +13,22 @@ use tokio_util::task::TaskTracker;
 
 use super::connection;
 use super::lane::Lane;
+use super::registry::Entrance;
 
 /// Accepts until dropped.
-pub async fn accept(listener: &TcpListener, lane: &Rc<Lane>, tasks: &TaskTracker, workers: usize) {
+pub async fn accept(
+    listener: &TcpListener,
+    lane: &Rc<Lane>,
+    tasks: &TaskTracker,
+    workers: usize,
+    entrance: Entrance,
+) {
+    let places = match entrance {
+        Entrance::Clients => &lane.shared.connections,
+        Entrance::Warmup => &lane.shared.warmup_connections,
+    };
     loop {
-        let Ok(place) = Arc::clone(&lane.shared.connections).acquire_owned().await else {
+        let Ok(place) = Arc::clone(places).acquire_owned().await else {
             return; // never closed
         };
         match listener.accept().await {
@@ -25,8 +36,10 @@ pub async fn accept(listener: &TcpListener, lane: &Rc<Lane>, tasks: &TaskTracker
                 let lane = Rc::clone(lane);
                 tasks.spawn_local(async move {
                     let shared = Arc::clone(&lane.shared);
-                    connection::serve(stream, peer, lane).await;
-                    shared.vacate(place);
+                    connection::serve(stream, peer, entrance, lane).await;
+                    if entrance == Entrance::Clients {
+                        shared.vacate(place);
+                    }
                 });
                 if workers > 1 {
                     // Another worker may be idle: let it have the next one.
@@ -48,7 +61,7 @@ pub fn empty_queue(listener: &std::net::TcpListener, lane: &Rc<Lane>, tasks: &Ta
         let lane = Rc::clone(lane);
         let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
         if let Ok(stream) = stream {
-            tasks.spawn_local(connection::serve(stream, peer, lane));
+            tasks.spawn_local(connection::serve(stream, peer, Entrance::Clients, lane));
         }
     }
 }

@@ -12,16 +12,17 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 
 use super::lane::Lane;
-use super::registry::{ConnectionState, Stage};
+use super::registry::{ConnectionState, Entrance, Stage};
+use super::terminate::terminate;
 use super::{http1, http2};
 
 /// Serves one connection until it ends.
-pub async fn serve(stream: TcpStream, peer: SocketAddr, lane: Rc<Lane>) {
-    let state = ConnectionState::new(peer, &lane.clock);
+pub async fn serve(stream: TcpStream, peer: SocketAddr, entrance: Entrance, lane: Rc<Lane>) {
+    let state = ConnectionState::new(peer, entrance, &lane.clock);
     lane.connections.add(&state);
     lane.counters.connection_opened();
     let _open = Open(Rc::clone(&lane));
-    let mut stream = stream;
+    let Some(mut stream) = terminate(stream, &state, &lane).await else { return };
     let Some(Ok(spoken)) = state.until_cut(listen(&mut stream, &state, &lane)).await else {
         return;
     };

@@ -3,16 +3,22 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
+use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::config::{Address, Upstream};
+use crate::tls::{Client, InForce};
 use crate::traffic::ErrorKind;
 
+use super::Tls;
 use super::error::ProxyError;
 
 pin_project! {
@@ -22,21 +28,65 @@ pin_project! {
     pub enum Stream {
         Tcp { #[pin] stream: TcpStream },
         Unix { #[pin] stream: UnixStream },
+        Tls { stream: Box<TlsStream<TcpStream>> },
     }
 }
+
+impl Stream {
+    /// What ALPN agreed on (RFC 7301).
+    pub fn protocol(&self) -> Option<&[u8]> {
+        match self {
+            Self::Tcp { .. } | Self::Unix { .. } => None,
+            Self::Tls { stream } => stream.get_ref().1.alpn_protocol(),
+        }
+    }
+}
+
+/// The app's port accepts, and no TLS connection comes of it.
+#[derive(Debug, thiserror::Error)]
+#[error("TLS: {0}")]
+struct TlsError(String);
 
 /// One attempt.
 ///
 /// # Errors
 ///
 /// [`io::ErrorKind::ConnectionRefused`] where nobody listens: this passes when the app is up. `TimedOut`
-/// after `timeout`.
-pub async fn dial(upstream: &Upstream, timeout: Duration) -> io::Result<Stream> {
-    match tokio::time::timeout(timeout, connect(&upstream.address)).await {
+/// after `timeout`, a TLS handshake included.
+pub async fn dial(upstream: &Upstream, tls: &Tls, timeout: Duration) -> io::Result<Stream> {
+    let attempt = async {
+        match (connect(&upstream.address).await?, &tls.client) {
+            (Stream::Tcp { stream }, Some(client)) => secure(stream, upstream, client).await,
+            (stream, _) => Ok(stream),
+        }
+    };
+    match tokio::time::timeout(timeout, attempt).await {
         Ok(connected) => connected,
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     }
 }
+
+/// Shakes hands with the app, which must be whom the configuration names.
+async fn secure(stream: TcpStream, upstream: &Upstream, client: &InForce<Client>) -> io::Result<Stream> {
+    let failed = |error: String| io::Error::other(TlsError(error));
+    let host = match &upstream.address {
+        Address::Tcp { host, .. } => host.as_str(),
+        Address::Unix(_) => "localhost",
+    };
+    let name = upstream.tls.server_name.as_deref().unwrap_or(host);
+    let name = ServerName::try_from(name.to_owned()).map_err(|error| failed(error.to_string()))?;
+    let client = client.load().ok_or_else(|| failed("no certificate authorities yet".to_owned()))?;
+    let connecting = TlsConnector::from(Arc::clone(&client.0))
+        .connect_with(name, stream, |session| session.set_buffer_limit(Some(UNSENT)));
+    // Boxed: a request's future is the larger for it, and few requests make a connection.
+    match Box::pin(connecting).await {
+        Ok(stream) => Ok(Stream::Tls { stream: Box::new(stream) }),
+        Err(error) => Err(failed(error.to_string())),
+    }
+}
+
+/// Bytes of a request that a session may keep while the app does not read: two records.
+const UNSENT: usize = 32 << 10;
 
 async fn connect(address: &Address) -> io::Result<Stream> {
     match address {
@@ -63,6 +113,8 @@ async fn connect(address: &Address) -> io::Result<Stream> {
 pub fn unreachable(error: io::Error) -> ProxyError {
     let kind = if error.kind() == io::ErrorKind::TimedOut {
         ErrorKind::ConnectTimeout
+    } else if error.get_ref().is_some_and(|cause| cause.downcast_ref::<TlsError>().is_some()) {
+        ErrorKind::UpstreamTls
     } else {
         ErrorKind::ConnectFailed
     };
@@ -74,6 +126,7 @@ impl AsyncRead for Stream {
         match self.project() {
             StreamProjection::Tcp { stream } => stream.poll_read(cx, buf),
             StreamProjection::Unix { stream } => stream.poll_read(cx, buf),
+            StreamProjection::Tls { stream } => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -83,6 +136,7 @@ impl AsyncWrite for Stream {
         match self.project() {
             StreamProjection::Tcp { stream } => stream.poll_write(cx, buf),
             StreamProjection::Unix { stream } => stream.poll_write(cx, buf),
+            StreamProjection::Tls { stream } => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -94,6 +148,7 @@ impl AsyncWrite for Stream {
         match self.project() {
             StreamProjection::Tcp { stream } => stream.poll_write_vectored(cx, bufs),
             StreamProjection::Unix { stream } => stream.poll_write_vectored(cx, bufs),
+            StreamProjection::Tls { stream } => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -101,6 +156,7 @@ impl AsyncWrite for Stream {
         match self {
             Self::Tcp { stream } => stream.is_write_vectored(),
             Self::Unix { stream } => stream.is_write_vectored(),
+            Self::Tls { stream } => stream.is_write_vectored(),
         }
     }
 
@@ -108,6 +164,7 @@ impl AsyncWrite for Stream {
         match self.project() {
             StreamProjection::Tcp { stream } => stream.poll_flush(cx),
             StreamProjection::Unix { stream } => stream.poll_flush(cx),
+            StreamProjection::Tls { stream } => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -115,6 +172,7 @@ impl AsyncWrite for Stream {
         match self.project() {
             StreamProjection::Tcp { stream } => stream.poll_shutdown(cx),
             StreamProjection::Unix { stream } => stream.poll_shutdown(cx),
+            StreamProjection::Tls { stream } => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

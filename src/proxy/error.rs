@@ -78,7 +78,9 @@ impl ProxyError {
 
     /// The table: the status, its twin of gRPC, and what to say.
     fn row(&self) -> (StatusCode, Code, &'static str) {
-        use Code::{DeadlineExceeded, Internal, ResourceExhausted, Unavailable, Unimplemented};
+        use Code::{
+            DeadlineExceeded, Internal, PermissionDenied, ResourceExhausted, Unavailable, Unimplemented,
+        };
         match self.kind {
             ErrorKind::BadRequest | ErrorKind::ClientClosed => {
                 (StatusCode::BAD_REQUEST, Internal, "the request is malformed\n")
@@ -123,6 +125,13 @@ impl ProxyError {
             ErrorKind::ResponseTimeout => {
                 (StatusCode::GATEWAY_TIMEOUT, DeadlineExceeded, "the app did not answer in time\n")
             }
+            ErrorKind::UpstreamTls => {
+                (StatusCode::BAD_GATEWAY, Unavailable, "no TLS connection to the app\n")
+            }
+            ErrorKind::TlsHandshake => (StatusCode::BAD_REQUEST, Internal, "this port speaks TLS\n"),
+            ErrorKind::Forbidden => {
+                (StatusCode::FORBIDDEN, PermissionDenied, "only warm-up requests come this way\n")
+            }
             ErrorKind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, Internal, "readygate failed\n"),
         }
     }
@@ -152,6 +161,7 @@ impl Dialect {
 #[repr(u16)]
 enum Code {
     DeadlineExceeded = 4,
+    PermissionDenied = 7,
     ResourceExhausted = 8,
     Unimplemented = 12,
     Internal = 13,
@@ -205,7 +215,7 @@ mod tests {
             assert_eq!(answer.status(), StatusCode::OK, "{kind:?}");
             assert_eq!(answer.headers()["x-readygate-error"], kind.name());
             assert!(
-                ["4", "8", "12", "13", "14"]
+                ["4", "7", "8", "12", "13", "14"]
                     .contains(&answer.headers()["grpc-status"].to_str().expect("digits"))
             );
             assert!(http_body::Body::is_end_stream(answer.body()), "{kind:?}: one block of fields");

@@ -13,10 +13,11 @@ use crate::config::{AccessLog, Listener};
 use crate::gate::{Gate, GateView};
 use crate::traffic::{Counters, ErrorKind};
 
-use super::Setup;
 use super::error::ProxyError;
+use super::ramp::{Climb, first_places};
 use super::registry::Connections;
 use super::upstream::Upstream;
+use super::{Setup, Tls};
 
 /// What the workers of one listener share. A request touches it only if it has to wait.
 #[derive(Debug)]
@@ -25,8 +26,11 @@ pub struct Shared {
     pub warmup_token: Arc<str>,
     /// Places for client connections.
     pub connections: Arc<Semaphore>,
+    /// Places for connections of our own warm-up clients, where those have an entrance of their own.
+    pub warmup_connections: Arc<Semaphore>,
     /// Places at the app, if `limits.in_flight` is on.
     pub in_flight: ArcSwapOption<Semaphore>,
+    pub ramp: Climb,
     waiting: AtomicUsize,
     /// Places for connections that a reload took away while they were in use.
     excess: AtomicUsize,
@@ -34,11 +38,15 @@ pub struct Shared {
 
 impl Shared {
     pub fn new(listener: &Listener, warmup_token: &Arc<str>) -> Self {
+        let ramp = Climb::default();
+        ramp.configure(listener);
         Self {
+            ramp,
             name: listener.name.clone(),
             warmup_token: Arc::clone(warmup_token),
             connections: Arc::new(Semaphore::new(listener.limits.connections)),
-            in_flight: ArcSwapOption::new(places(listener)),
+            warmup_connections: Arc::new(Semaphore::new(WARMUP_CONNECTIONS)),
+            in_flight: ArcSwapOption::new(first_places(listener)),
             waiting: AtomicUsize::new(0),
             excess: AtomicUsize::new(0),
         }
@@ -54,6 +62,7 @@ impl Shared {
             let forgotten = self.connections.forget_permits(before - after);
             self.excess.fetch_add(before - after - forgotten, Ordering::Relaxed);
         }
+        self.ramp.configure(new);
         if old.limits.in_flight != new.limits.in_flight {
             self.in_flight.store(places(new));
         }
@@ -72,9 +81,12 @@ impl Shared {
     }
 }
 
-fn places(listener: &Listener) -> Option<Arc<Semaphore>> {
+pub fn places(listener: &Listener) -> Option<Arc<Semaphore>> {
     listener.limits.in_flight.map(|limit| Arc::new(Semaphore::new(limit)))
 }
+
+/// As many as a warm-up may have clients (`concurrency`), and what is left of those before.
+const WARMUP_CONNECTIONS: usize = 2048;
 
 /// One listener on one worker.
 #[derive(Debug)]
@@ -86,6 +98,7 @@ pub struct Lane {
     pub gate: Gate,
     pub view: GateView,
     pub upstream: Upstream,
+    pub tls: Tls,
     pub connections: Connections,
     pub clock: Rc<Clock>,
     /// Answers ask clients to leave.
@@ -117,6 +130,7 @@ impl Lane {
             gate: setup.gate.clone(),
             view: setup.gate.view(),
             upstream: Upstream::new(Box::new(move || suspect(number))),
+            tls: setup.tls.get(number).cloned().unwrap_or_default(),
             connections: Connections::default(),
             clock: Rc::clone(clock),
             draining: Cell::new(false),

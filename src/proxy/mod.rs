@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  client ─► accept ─► connection ─► stack: probe ► observe ► rescue ► strict ► bounds ► gated ► admit ► headers
-//!            permit,    one future,          │
+//!            permit,    TLS, protocol,       │
 //!            then       told to go           ▼
 //!            accept     by worker         forward ─► upstream: pool, connect, wait for the app ─► app
 //! ```
@@ -35,8 +35,10 @@ mod metered;
 mod multiplex;
 mod octets;
 mod pool;
+mod ramp;
 mod registry;
 mod stack;
+mod terminate;
 mod upload;
 mod upstream;
 mod wire;
@@ -44,16 +46,18 @@ mod worker;
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::watch;
 
-use crate::config::{Config, Listener};
+use crate::config::{Config, Listener, Scheme};
 use crate::gate::Gate;
+use crate::tls::{Client, H2, HTTP_1_1, Identity, InForce};
 use crate::traffic::Traffic;
 
+pub use self::ramp::Ramps;
 pub use self::worker::Worker;
 
 use self::lane::Shared;
@@ -65,6 +69,8 @@ pub struct Proxy {
 
 struct Bound {
     socket: std::net::TcpListener,
+    /// Where our own warm-up requests come in without TLS, if clients speak it.
+    inner: Option<std::net::TcpListener>,
     shared: Arc<Shared>,
 }
 
@@ -96,9 +102,25 @@ pub struct Setup {
     pub orders: watch::Receiver<Order>,
     pub gate: Gate,
     pub traffic: Traffic,
+    /// One a listener.
+    pub tls: Arc<[Tls]>,
     /// Called with a listener's number when a connection to its app broke while nobody used it: the
     /// app may have gone.
     pub suspect: Arc<dyn Fn(usize) + Send + Sync>,
+}
+
+/// The TLS of a listener, as it is in force.
+#[derive(Clone, Debug, Default)]
+pub struct Tls {
+    /// Clients speak TLS with this.
+    pub identity: Option<InForce<Identity>>,
+    /// The app does.
+    pub client: Option<InForce<Client>>,
+}
+
+/// The protocols that clients of a listener, and its app, are offered by ALPN.
+pub fn protocols(scheme: Scheme) -> &'static [&'static [u8]] {
+    if scheme.is_http() { &[H2, HTTP_1_1] } else { &[] }
 }
 
 impl fmt::Debug for Setup {
@@ -114,11 +136,17 @@ impl Proxy {
     ///
     /// The first port that cannot be had; all others are given back.
     pub fn bind(listeners: &[Listener], warmup_token: &Arc<str>) -> Result<Self, BindError> {
-        let bind = |listener: &Listener| match listen(listener.listen) {
-            Ok(socket) => Ok(Bound { socket, shared: Arc::new(Shared::new(listener, warmup_token)) }),
-            Err(source) => {
-                Err(BindError { listener: listener.name.clone(), address: listener.listen, source })
-            }
+        let bind = |listener: &Listener| {
+            let listen = |address| {
+                let failed = |source| BindError { listener: listener.name.clone(), address, source };
+                listen(address).map_err(failed)
+            };
+            Ok(Bound {
+                socket: listen(listener.listen)?,
+                // Warm-up clients need no certificate then, and its name need not be that of an address.
+                inner: listener.tls.is_some().then(|| listen(ANY_ON_LOOPBACK)).transpose()?,
+                shared: Arc::new(Shared::new(listener, warmup_token)),
+            })
         };
         Ok(Self { bound: listeners.iter().map(bind).collect::<Result<_, _>>()? })
     }
@@ -126,6 +154,17 @@ impl Proxy {
     /// The address of each listener, with the port that the kernel chose where 0 was asked for.
     pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
         self.bound.iter().map(|bound| bound.socket.local_addr()).collect()
+    }
+
+    /// The ramps of the listeners, to be told when the gate opens.
+    pub fn ramps(&self) -> Ramps {
+        Ramps::new(self.bound.iter().map(|bound| Arc::clone(&bound.shared)))
+    }
+
+    /// Where each listener takes warm-up requests: its address, or one within the pod that takes no others.
+    pub fn warmup_addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        let sockets = self.bound.iter().map(|bound| bound.inner.as_ref().unwrap_or(&bound.socket));
+        sockets.map(std::net::TcpListener::local_addr).collect()
     }
 
     /// The part of one worker (0-based), to be moved to its thread.
@@ -137,7 +176,11 @@ impl Proxy {
         let sockets = self
             .bound
             .iter()
-            .map(|bound| Ok((bound.socket.try_clone()?, Arc::clone(&bound.shared))))
+            .map(|bound| {
+                let inner = bound.inner.as_ref().map(std::net::TcpListener::try_clone).transpose()?;
+                let shared = Arc::clone(&bound.shared);
+                Ok(Bound { socket: bound.socket.try_clone()?, inner, shared })
+            })
             .collect::<io::Result<_>>()?;
         Ok(Worker { number, sockets, setup })
     }
@@ -164,6 +207,8 @@ fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
+
+const ANY_ON_LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Connections that may wait in the kernel; it takes `net.core.somaxconn` if that is less.
 const BACKLOG: i32 = 4096;

@@ -66,6 +66,7 @@ impl Multiplex {
 /// A connection to the app. Dropping the last handle closes it.
 struct Connection {
     sender: SendRequest<RequestBody>,
+    scheme: Scheme,
     /// When it was last in use, on the coarse clock.
     used: Cell<u64>,
     task: AbortHandle,
@@ -91,6 +92,7 @@ impl Lease {
     ///
     /// The app's first bytes are not HTTP/2.
     pub async fn open(stream: Stream, lane: &Rc<Lane>) -> Result<Self, ProxyError> {
+        let scheme = if matches!(stream, Stream::Tls { .. }) { Scheme::HTTPS } else { Scheme::HTTP };
         let (sender, connection) = http2::Builder::new(Local)
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
@@ -108,7 +110,7 @@ impl Lease {
             on.upstream.suspect();
         });
         let used = Cell::new(lane.clock.millis());
-        let connection = Rc::new(Connection { sender, used, task: task.abort_handle() });
+        let connection = Rc::new(Connection { sender, scheme, used, task: task.abort_handle() });
         lane.upstream.multiplex.current.replace(Some(Rc::clone(&connection)));
         Ok(Self(connection))
     }
@@ -119,7 +121,7 @@ impl Lease {
     ///
     /// What hyper says, and how far the request came.
     pub async fn send(&self, request: Request<RequestBody>) -> Result<Response<Incoming>, Failure> {
-        let request = addressed(request)?;
+        let request = addressed(request, self.0.scheme.clone())?;
         let sent = self.0.sender.clone().try_send_request(request).await;
         sent.map_err(|mut error| {
             let unsent = error.take_message();
@@ -135,13 +137,13 @@ impl Lease {
 }
 
 /// Puts what `Host` says where HTTP/2 has it, and takes away what frames only a message of HTTP/1.
-fn addressed(mut request: Request<RequestBody>) -> Result<Request<RequestBody>, Failure> {
+fn addressed(mut request: Request<RequestBody>, scheme: Scheme) -> Result<Request<RequestBody>, Failure> {
     let refused = || Failure { error: ProxyError::new(ErrorKind::BadRequest), fate: Fate::Answered };
     let host = request.headers_mut().remove(header::HOST).ok_or_else(refused)?;
     request.headers_mut().remove(header::TRANSFER_ENCODING);
     let authority = Authority::try_from(host.as_bytes()).map_err(|_| refused())?;
     let mut uri = std::mem::take(request.uri_mut()).into_parts();
-    uri.scheme = Some(Scheme::HTTP);
+    uri.scheme = Some(scheme);
     uri.authority = Some(authority);
     *request.uri_mut() = Uri::from_parts(uri).map_err(|_| refused())?;
     *request.version_mut() = Version::HTTP_2;

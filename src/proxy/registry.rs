@@ -15,11 +15,22 @@ use crate::config::Timeouts;
 
 use super::lane::Clock;
 
+/// Which socket a connection came by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entrance {
+    /// The listener's own.
+    Clients,
+    /// The one for warm-up requests to a listener that speaks TLS.
+    Warmup,
+}
+
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Accepted; nothing has come yet.
     Silent,
+    /// The client's TLS handshake has begun.
+    Handshake,
     /// A request's head is coming.
     Head,
     /// A request is being served.
@@ -51,6 +62,7 @@ pub struct ConnectionState {
     pub peer: SocketAddr,
     /// The peer's address as `X-Forwarded-For` wants it.
     pub peer_value: HeaderValue,
+    pub entrance: Entrance,
     protocol: Cell<Protocol>,
     stage: Cell<Stage>,
     /// Requests that are being served.
@@ -64,11 +76,12 @@ pub struct ConnectionState {
 }
 
 impl ConnectionState {
-    pub fn new(peer: SocketAddr, clock: &Clock) -> Rc<Self> {
+    pub fn new(peer: SocketAddr, entrance: Entrance, clock: &Clock) -> Rc<Self> {
         let address = peer.ip().to_canonical().to_string();
         Rc::new(Self {
             peer,
             peer_value: HeaderValue::from_str(&address).expect("an address is visible ASCII"),
+            entrance,
             protocol: Cell::new(Protocol::Http1),
             stage: Cell::new(Stage::Silent),
             requests: Cell::new(0),
@@ -83,6 +96,11 @@ impl ConnectionState {
     pub fn enter(&self, stage: Stage, clock: &Clock) {
         self.stage.set(stage);
         self.since.set(clock.millis());
+    }
+
+    /// Notes whether the TLS handshake is under way. The time goes on: it counts towards the first byte.
+    pub fn shakes_hands(&self, begun: bool) {
+        self.stage.set(if begun { Stage::Handshake } else { Stage::Silent });
     }
 
     pub fn stage(&self) -> Stage {
@@ -160,7 +178,7 @@ impl ConnectionState {
             return true;
         }
         let limit = match self.stage.get() {
-            Stage::Silent => timeouts.first_byte,
+            Stage::Silent | Stage::Handshake => timeouts.first_byte,
             Stage::Head => timeouts.header_read,
             Stage::Idle => timeouts.idle,
             Stage::Busy => return false,
@@ -199,7 +217,7 @@ impl Connections {
         self.each(|connection| match connection.stage.get() {
             // hyper's graceful shutdown waits for the first request of a connection that never sent one.
             Stage::Silent if also_silent => connection.tell(Order::Cut),
-            Stage::Silent => {}
+            Stage::Silent | Stage::Handshake => {}
             Stage::Head | Stage::Busy | Stage::Idle => connection.tell(Order::Finish),
         });
     }
@@ -235,5 +253,44 @@ impl Connections {
             }
             None => false,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[test]
+    fn handshake_counts_towards_the_first_byte_and_is_not_cut_off_by_a_drain() {
+        let timeouts = crate::config::Listener::default().timeouts;
+        let accepted = Clock::new(Instant::now());
+        let state = ConnectionState::new(([127, 0, 0, 1], 1).into(), Entrance::Clients, &accepted);
+        let connections = Connections::default();
+        connections.add(&state);
+        state.shakes_hands(true);
+        connections.finish(true);
+        assert_eq!(state.order.get(), Order::Serve);
+
+        let later = |time| Clock::new(Instant::now() - time);
+        connections.sweep(&timeouts, &later(timeouts.first_byte - Duration::from_secs(1)));
+        assert_eq!(state.order.get(), Order::Serve);
+        connections.sweep(&timeouts, &later(timeouts.first_byte));
+        assert_eq!(state.order.get(), Order::Cut, "the time of the handshake counts");
+    }
+
+    #[test]
+    fn client_that_shook_hands_and_says_nothing_is_as_silent_as_any() {
+        let clock = Clock::new(Instant::now());
+        let state = ConnectionState::new(([127, 0, 0, 1], 1).into(), Entrance::Clients, &clock);
+        let connections = Connections::default();
+        connections.add(&state);
+        state.shakes_hands(true);
+        state.shakes_hands(false);
+        connections.finish(false);
+        assert_eq!(state.order.get(), Order::Serve);
+        connections.finish(true);
+        assert_eq!(state.order.get(), Order::Cut);
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::config::{Listener, NotReady, Scheme};
+use crate::tls::H2;
 use crate::traffic::ErrorKind;
 
 use super::dial::{Stream, dial, unreachable};
@@ -20,11 +21,16 @@ use super::lane::Lane;
 use super::lease::Lease;
 use super::multiplex::{self, Multiplex};
 use super::pool::{self, Pool};
+use super::registry::Protocol;
 
 /// The app, as one lane reaches it.
 pub struct Upstream {
     pub pool: Pool,
     pub multiplex: Multiplex,
+    /// What ALPN agreed on with an app behind `https` when it was last connected to.
+    agreed: Cell<Option<Protocol>>,
+    /// Whether the log says that TLS to the app fails, since it last worked.
+    complained: Cell<bool>,
     suspect: Box<dyn Fn()>,
     knocking: Cell<bool>,
     /// Requests that wait for the app.
@@ -54,6 +60,8 @@ impl Upstream {
         Self {
             pool: Pool::default(),
             multiplex: Multiplex::default(),
+            agreed: Cell::new(None),
+            complained: Cell::new(false),
             suspect,
             knocking: Cell::new(false),
             waiting: Cell::new(0),
@@ -112,10 +120,16 @@ impl Upstream {
     /// A new connection, or one that another request made meanwhile where one serves all; None if the app refuses.
     async fn connect(&self, lane: &Rc<Lane>, listener: &Listener) -> Result<Option<Lease>, ProxyError> {
         let failures = self.multiplex.failures.get();
-        let _making = match listener.upstream.scheme {
-            Scheme::H2c => Some(self.multiplex.making.lock().await),
-            Scheme::Http | Scheme::Https | Scheme::Unix | Scheme::Tcp => None,
+        let exclusive = || self.agreed.get() == Some(Protocol::Http1);
+        let mut _making = match listener.upstream.scheme {
+            Scheme::Https if exclusive() => None,
+            Scheme::H2c | Scheme::Https => Some(self.multiplex.making.lock().await),
+            Scheme::Http | Scheme::Unix | Scheme::Tcp => None,
         };
+        if listener.upstream.scheme == Scheme::Https && exclusive() {
+            // Learned while this one waited: each needs a connection of its own, and none need wait for another.
+            _making = None;
+        }
         if let Some(lease) = self.take(lane, listener) {
             return Ok(Some(lease));
         }
@@ -126,9 +140,10 @@ impl Upstream {
             // What the one before waited for in vain is not waited for again, one after the other.
             return Err(ProxyError::new(ErrorKind::ConnectFailed));
         }
-        match dial(&listener.upstream, listener.timeouts.connect).await {
+        match dial(&listener.upstream, &lane.tls, listener.timeouts.connect).await {
             Ok(stream) => {
                 lane.gate.app_accepted(lane.number);
+                self.complained.set(false);
                 open(stream, lane, listener).await.map(Some)
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -137,7 +152,12 @@ impl Upstream {
             }
             Err(error) => {
                 self.multiplex.failures.set(failures + 1);
-                Err(unreachable(error))
+                let error = unreachable(error);
+                // Does not pass by itself, most often, and no client can heal it: somebody must look.
+                if error.kind == ErrorKind::UpstreamTls && !self.complained.replace(true) {
+                    tracing::warn!(listener = %lane.shared.name, %error, "no TLS connection to the app");
+                }
+                Err(error)
             }
         }
     }
@@ -145,6 +165,9 @@ impl Upstream {
     fn take(&self, lane: &Rc<Lane>, listener: &Listener) -> Option<Lease> {
         match listener.upstream.scheme {
             Scheme::H2c => self.multiplex.take().map(Lease::Shared),
+            Scheme::Https if self.agreed.get() == Some(Protocol::Http2) => {
+                self.multiplex.take().map(Lease::Shared)
+            }
             Scheme::Http | Scheme::Https | Scheme::Unix | Scheme::Tcp => {
                 self.pool.take(lane).map(Lease::Exclusive)
             }
@@ -178,7 +201,7 @@ impl Upstream {
         tokio::task::spawn_local(async move {
             loop {
                 if lane.view.word().app_refuses(lane.number)
-                    && let Ok(stream) = dial(&listener.upstream, listener.timeouts.connect).await
+                    && let Ok(stream) = dial(&listener.upstream, &lane.tls, listener.timeouts.connect).await
                 {
                     lane.gate.app_accepted(lane.number);
                     if let Ok(lease) = open(stream, &lane, &listener).await {
@@ -196,13 +219,17 @@ impl Upstream {
     }
 }
 
-/// Speaks to the app as its scheme says.
+/// Speaks to the app as its scheme says, or as ALPN agreed.
 async fn open(stream: Stream, lane: &Rc<Lane>, listener: &Listener) -> Result<Lease, ProxyError> {
-    match listener.upstream.scheme {
-        Scheme::H2c => multiplex::Lease::open(stream, lane).await.map(Lease::Shared),
-        Scheme::Http | Scheme::Https | Scheme::Unix | Scheme::Tcp => {
-            pool::Lease::open(stream, lane).await.map(Lease::Exclusive)
-        }
+    let protocol = match listener.upstream.scheme {
+        Scheme::H2c => Protocol::Http2,
+        Scheme::Https if stream.protocol() == Some(H2) => Protocol::Http2,
+        Scheme::Http | Scheme::Https | Scheme::Unix | Scheme::Tcp => Protocol::Http1,
+    };
+    lane.upstream.agreed.set(Some(protocol));
+    match protocol {
+        Protocol::Http2 => multiplex::Lease::open(stream, lane).await.map(Lease::Shared),
+        Protocol::Http1 => pool::Lease::open(stream, lane).await.map(Lease::Exclusive),
     }
 }
 

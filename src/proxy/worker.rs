@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io;
-use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,13 +14,14 @@ use crate::config::Config;
 use crate::gate::Beat;
 
 use super::accept;
-use super::lane::{Clock, Lane, Settings, Shared};
-use super::{Order, Setup};
+use super::lane::{Clock, Lane, Settings};
+use super::registry::Entrance;
+use super::{Bound, Order, Setup};
 
 /// A worker before it runs: may be moved to its thread.
 pub struct Worker {
     pub(super) number: usize,
-    pub(super) sockets: Vec<(TcpListener, Arc<Shared>)>,
+    pub(super) sockets: Vec<Bound>,
     pub(super) setup: Setup,
 }
 
@@ -52,18 +52,29 @@ impl Worker {
         let tasks = TaskTracker::new();
         let mut accepting = tokio::task::JoinSet::new();
         let workers = self.setup.config.borrow().workers.get();
-        for ((socket, _), lane) in self.sockets.iter().zip(&lanes) {
-            let listener = tokio::net::TcpListener::from_std(socket.try_clone()?)?;
-            let (lane, tasks) = (Rc::clone(lane), tasks.clone());
-            accepting.spawn_local(async move { accept::accept(&listener, &lane, &tasks, workers).await });
+        for (bound, lane) in self.sockets.iter().zip(&lanes) {
+            let entrances =
+                [(Some(&bound.socket), Entrance::Clients), (bound.inner.as_ref(), Entrance::Warmup)];
+            for (socket, entrance) in entrances {
+                let Some(socket) = socket else { continue };
+                let listener = tokio::net::TcpListener::from_std(socket.try_clone()?)?;
+                let (lane, tasks) = (Rc::clone(lane), tasks.clone());
+                accepting.spawn_local(async move {
+                    accept::accept(&listener, &lane, &tasks, workers, entrance).await;
+                });
+            }
         }
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let deadline = loop {
             tokio::select! {
                 _ = tick.tick() => {
-                    beat.mark(clock.tick());
+                    let now = clock.tick();
+                    beat.mark(now);
                     sweep(&lanes);
+                    if self.number == 0 {
+                        lanes.iter().for_each(|lane| lane.shared.ramp.grow(&lane.shared, now));
+                    }
                 }
                 Ok(()) = self.setup.config.changed() => self.configure(&lanes),
                 changed = self.setup.orders.changed() => {
@@ -95,7 +106,7 @@ impl Worker {
         beat: &Beat,
         clock: &Clock,
     ) -> u64 {
-        for ((socket, _), lane) in self.sockets.drain(..).zip(lanes) {
+        for (Bound { socket, .. }, lane) in self.sockets.drain(..).zip(lanes) {
             lane.draining.set(true);
             accept::empty_queue(&socket, lane, tasks);
         }
@@ -127,8 +138,9 @@ impl Worker {
 
     fn lanes(&mut self, clock: &Rc<Clock>) -> Vec<Rc<Lane>> {
         let config = Arc::clone(&self.setup.config.borrow_and_update());
-        let lane = |(number, (_, shared)): (usize, &(TcpListener, Arc<Shared>))| {
-            Lane::new(number, self.number, Arc::clone(shared), &self.setup, clock, settings(&config, number))
+        let lane = |(number, bound): (usize, &Bound)| {
+            let shared = Arc::clone(&bound.shared);
+            Lane::new(number, self.number, shared, &self.setup, clock, settings(&config, number))
         };
         self.sockets.iter().enumerate().map(lane).collect()
     }

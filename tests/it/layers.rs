@@ -24,6 +24,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("traffic", &[]),
     ("signals", &[]),
     ("telemetry", &[]),
+    ("tls", &[]),
 ];
 const APP: &str = "app";
 const SUPERVISOR: &str = "supervisor";
@@ -33,7 +34,7 @@ const ADMIN: &str = "admin";
 const KUBE: &str = "kube";
 /// Stands for every module of the ground floor.
 const BASE: &str = "the ground floor";
-const GROUND: &[&str] = &["config", "gate", "drain", "metrics", "traffic", "signals", "telemetry"];
+const GROUND: &[&str] = &["config", "gate", "drain", "metrics", "traffic", "signals", "telemetry", "tls"];
 /// What test code, too, must leave alone.
 const ABOVE_TESTS: &[&str] = &["main", "cli", APP];
 

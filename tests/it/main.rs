@@ -22,6 +22,7 @@ mod layers;
 mod leaving;
 mod manifests;
 mod proxy;
+mod ramp;
 mod readme;
 mod refusing;
 mod reload;

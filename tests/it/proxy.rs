@@ -2,6 +2,7 @@
 //! binary between them.
 
 mod answers;
+mod app_side;
 mod bodies;
 mod closing;
 mod counting;
@@ -16,6 +17,7 @@ mod mutated;
 mod pooling;
 mod recorder;
 mod streaming;
+mod tls;
 mod waiting;
 mod wire;
 

@@ -26,10 +26,11 @@ use self::link::{Body, Broken, Call, Link};
 use self::reply::{Reply, Status};
 use super::connect::connect;
 use super::own;
-use super::trust::{Tls, Trust};
+use super::trust::Tls;
 use super::values::Address;
 use super::{Check, CheckError, CheckFuture, CheckResult, Evidence, Kind};
 use crate::config::{self, Gates, KeyError, Listener, Own};
+use crate::tls::Trust;
 
 pub(super) const KIND: Kind = Kind {
     config: config::Kind {

@@ -37,10 +37,10 @@ use self::url::Url;
 use self::wire::{Broken, Head, Wire};
 use super::connect::connect;
 use super::own;
-use super::trust::Trust;
 use super::values::Address;
 use super::{Check, CheckError, CheckFuture, CheckResult, Kind};
 use crate::config::{self, Gates};
+use crate::tls::Trust;
 
 pub(super) const KIND: Kind = Kind {
     config: config::Kind {

@@ -156,6 +156,7 @@ pub(super) fn in_words(kind: &HeaderValue) -> String {
     match kind.to_str().unwrap_or_default() {
         "connect_refused" => "the app refuses connections".to_owned(),
         "connect_timeout" | "connect_failed" => "the app cannot be connected to".to_owned(),
+        "upstream_tls" => "no TLS connection to the app".to_owned(),
         "upstream_closed" | "upstream_broken" => "the app closed the connection".to_owned(),
         "upstream_protocol" => "the app's answer is not HTTP".to_owned(),
         "response_timeout" => "the app did not answer in time".to_owned(),

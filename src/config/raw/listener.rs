@@ -8,9 +8,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::address::{Listen, UpstreamUrl, UrlPath};
-use super::super::units::{Bytes, OrOff, Period};
+use super::super::units::{Bytes, MapOrOff, OrOff, Percent, Period};
 use super::super::{
-    Forwarded, Hold, Limits, Listener, ListenerTls, NotReady, Timeouts, Upstream, UpstreamTls,
+    Forwarded, Hold, Limits, Listener, ListenerTls, NotReady, Ramp, Timeouts, Upstream, UpstreamTls,
 };
 use super::any_address;
 
@@ -41,6 +41,9 @@ pub struct RawListener {
     pub limits: RawLimits,
     /// How requests are held.
     pub hold: RawHold,
+    /// After each arm, requests at the app at once grow to `limits.in_flight`, or to 100 if that is off and then
+    /// without bound; what exceeds them waits a second at most and is answered 503.
+    pub ramp: MapOrOff<RawRamp>,
     /// What happens to `X-Forwarded-For`, `-Proto` and `-Host`.
     pub forwarded: Forwarded,
     /// Path that answers the readiness verdict on the traffic port too.
@@ -58,6 +61,7 @@ impl Default for RawListener {
             timeouts: RawTimeouts::default(),
             limits: RawLimits::default(),
             hold: RawHold::default(),
+            ramp: MapOrOff(None),
             forwarded: Forwarded::Append,
             ready_path: OrOff(None),
         }
@@ -106,6 +110,7 @@ impl RawListener {
             },
             hold: Hold { longest: self.hold.longest.0.map_or(Duration::ZERO, |period| period.0) },
             forwarded: self.forwarded,
+            ramp: self.ramp.0.map(|ramp| Ramp { from: ramp.from.0, over: ramp.over.0 }),
             ready_path: self.ready_path.0.clone().map(|path| path.0),
         }
     }
@@ -158,7 +163,7 @@ pub struct RawTimeouts {
     pub header_read: Period,
     /// A request's body of which nothing comes, or an answer of which nothing is taken.
     pub body_progress: Period,
-    /// Connecting to the app, one attempt.
+    /// Connecting to the app, one attempt, TLS included.
     pub connect: Period,
     /// From sending a request to the app, each time, to the head of the answer; waiting for the app does not count.
     pub response: OrOff<Period>,
@@ -217,6 +222,23 @@ impl Default for RawLimits {
             streams: NonZeroU32::new(100).expect("a literal above zero"),
             body_bytes: OrOff(None),
         }
+    }
+}
+
+/// How the requests at the app at once grow.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a map of keys")]
+#[schemars(rename = "Ramp")]
+pub struct RawRamp {
+    /// The share at the start.
+    pub from: Percent,
+    /// How long it takes to reach all.
+    pub over: Period,
+}
+
+impl Default for RawRamp {
+    fn default() -> Self {
+        RawRamp { from: Percent(0.1), over: Period::seconds(30) }
     }
 }
 

@@ -112,8 +112,8 @@ fn each_problem_says_where_what_and_what_is_allowed() {
             "app.yaml:2:18: admin.listen: 127.0.0.1:8800 is taken by listeners.a.listen, expected another port",
         ),
         (
-            "listeners: { a: { ramp: {} } }\n",
-            "app.yaml:1:19: listeners.a.ramp: unknown key (not in this version), allowed: listen, upstream, tls, upstream_tls, not_ready, timeouts, limits, hold, forwarded, ready_path",
+            "listeners: { a: { ramp: { from: 10 } } }\n",
+            "app.yaml:1:33: listeners.a.ramp.from: 10 is not allowed, expected more than 0% and at most 100%, e.g. 10%",
         ),
         (
             "listeners: { a: { tls: { cert: /tls.crt } } }\n",

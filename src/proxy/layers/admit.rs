@@ -1,4 +1,4 @@
-//! Places at the app: `limits.in_flight`, with a bounded line in front.
+//! Places at the app: `limits.in_flight`, or those of the ramp, with a bounded line in front.
 //!
 //! The place rides in the answer's body: a request takes it until its last byte went out, not only until
 //! the head of its answer.
@@ -6,6 +6,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::Response;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -34,7 +35,8 @@ where
     }
 
     fn call(&mut self, inbound: Inbound) -> Self::Future {
-        if inbound.settings.listener.limits.in_flight.is_none() || inbound.warmup {
+        let listener = &inbound.settings.listener;
+        if (listener.limits.in_flight.is_none() && listener.ramp.is_none()) || inbound.warmup {
             return Passage::straight(self.0.call(inbound));
         }
         let Some(places) = inbound.lane.shared.in_flight.load_full() else {
@@ -61,9 +63,16 @@ async fn place(inbound: &Inbound, places: Arc<Semaphore>) -> Result<OwnedSemapho
     }
     let lane = Rc::clone(&inbound.lane);
     let _waiting = lane.wait_in_line()?;
-    let longest = inbound.settings.listener.hold.longest;
+    let mut longest = inbound.settings.listener.hold.longest;
+    if lane.shared.ramp.is_under_way() {
+        // Other pods are warm: who waits here waits in vain.
+        longest = longest.min(BRIEFLY);
+    }
     match tokio::time::timeout(longest, places.acquire_owned()).await {
         Ok(Ok(place)) => Ok(place),
         Ok(Err(_)) | Err(_) => Err(ProxyError::new(ErrorKind::QueueFull)),
     }
 }
+
+/// How long a request waits for a place while the ramp has fewer than it will.
+const BRIEFLY: Duration = Duration::from_secs(1);

@@ -60,7 +60,10 @@ impl<S: Service<Inbound, Response = Response<Body>, Error = ProxyError>> Service
         if trailers {
             headers.insert(header::TE, HeaderValue::from_static("trailers"));
         }
-        forwarded(headers, inbound.settings.listener.forwarded, &inbound.connection.peer_value);
+        let listener = &inbound.settings.listener;
+        // Warm-up requests come without TLS, and look to the app like those of clients.
+        let proto = HeaderValue::from_static(if listener.tls.is_some() { "https" } else { "http" });
+        forwarded(headers, listener.forwarded, &inbound.connection.peer_value, proto);
         let lane = Rc::clone(&inbound.lane);
         Headed { inner: self.0.call(inbound), lane }
     }
@@ -158,12 +161,12 @@ fn wants_trailers(headers: &HeaderMap) -> bool {
         .any(|value| value.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers")))
 }
 
-fn forwarded(headers: &mut HeaderMap, policy: Forwarded, peer: &HeaderValue) {
+fn forwarded(headers: &mut HeaderMap, policy: Forwarded, peer: &HeaderValue, proto: HeaderValue) {
     match policy {
         Forwarded::Off => {}
         Forwarded::Replace => {
             headers.insert(FORWARDED_FOR, peer.clone());
-            headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+            headers.insert(FORWARDED_PROTO, proto);
             match headers.get(header::HOST).cloned() {
                 Some(host) => headers.insert(FORWARDED_HOST, host),
                 None => headers.remove(FORWARDED_HOST),
@@ -172,7 +175,7 @@ fn forwarded(headers: &mut HeaderMap, policy: Forwarded, peer: &HeaderValue) {
         Forwarded::Append => {
             append_peer(headers, peer);
             if !headers.contains_key(FORWARDED_PROTO) {
-                headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+                headers.insert(FORWARDED_PROTO, proto);
             }
             if !headers.contains_key(FORWARDED_HOST)
                 && let Some(host) = headers.get(header::HOST).cloned()
@@ -216,6 +219,10 @@ mod tests {
         map
     }
 
+    fn http() -> HeaderValue {
+        HeaderValue::from_static("http")
+    }
+
     #[test]
     fn hop_by_hop_fields_end_here() {
         let mut headers = map(&[
@@ -253,7 +260,7 @@ mod tests {
         let peer = HeaderValue::from_static("10.0.0.9");
         let mut headers =
             map(&[("host", "a"), ("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "2.2.2.2")]);
-        forwarded(&mut headers, Forwarded::Append, &peer);
+        forwarded(&mut headers, Forwarded::Append, &peer, http());
         let expected = map(&[
             ("host", "a"),
             ("x-forwarded-for", "1.1.1.1, 2.2.2.2, 10.0.0.9"),
@@ -268,10 +275,10 @@ mod tests {
         let peer = HeaderValue::from_static("10.0.0.9");
         let lies = map(&[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-host", "evil")]);
         let mut headers = lies.clone();
-        forwarded(&mut headers, Forwarded::Replace, &peer);
-        assert_eq!(headers, map(&[("x-forwarded-for", "10.0.0.9"), ("x-forwarded-proto", "http")]));
+        forwarded(&mut headers, Forwarded::Replace, &peer, HeaderValue::from_static("https"));
+        assert_eq!(headers, map(&[("x-forwarded-for", "10.0.0.9"), ("x-forwarded-proto", "https")]));
         let mut headers = lies.clone();
-        forwarded(&mut headers, Forwarded::Off, &peer);
+        forwarded(&mut headers, Forwarded::Off, &peer, http());
         assert_eq!(headers, lies);
     }
 }

@@ -10,10 +10,11 @@ use pin_project_lite::pin_project;
 use tower::Service;
 
 use crate::gate::Verdict;
-use crate::traffic::WARMUP_HEADER;
+use crate::traffic::{ErrorKind, WARMUP_HEADER};
 
 use super::super::body::Body;
-use super::super::error::ProxyError;
+use super::super::error::{Dialect, ProxyError};
+use super::super::registry::Entrance;
 use super::super::stack::Inbound;
 
 #[derive(Clone, Debug)]
@@ -30,6 +31,15 @@ impl<S: Service<Inbound, Response = Response<Body>, Error = ProxyError>> Service
 
     fn call(&mut self, mut inbound: Inbound) -> Self::Future {
         inbound.connection.request_began(&inbound.lane.clock);
+        if let Some(token) = inbound.request.headers_mut().remove(WARMUP_HEADER) {
+            inbound.warmup = token.as_bytes() == inbound.lane.shared.warmup_token.as_bytes();
+        }
+        if inbound.connection.entrance == Entrance::Warmup && !inbound.warmup {
+            let response = refusal(&inbound);
+            inbound.connection.request_ended(&inbound.lane.clock);
+            inbound.connection.finish();
+            return Probed::Answered { response: Some(response) };
+        }
         if let Some(path) = &inbound.settings.listener.ready_path
             && inbound.request.uri().path() == path
             && inbound.fault.is_none()
@@ -38,11 +48,14 @@ impl<S: Service<Inbound, Response = Response<Body>, Error = ProxyError>> Service
             inbound.connection.request_ended(&inbound.lane.clock);
             return Probed::Answered { response: Some(response) };
         }
-        if let Some(token) = inbound.request.headers_mut().remove(WARMUP_HEADER) {
-            inbound.warmup = token.as_bytes() == inbound.lane.shared.warmup_token.as_bytes();
-        }
         Probed::Passed { inner: self.0.call(inbound) }
     }
+}
+
+/// Nobody but the warm-up comes by its entrance: that would go round TLS, and round who may speak it.
+fn refusal(inbound: &Inbound) -> Response<Body> {
+    inbound.lane.counters.error(ErrorKind::Forbidden);
+    ProxyError::new(ErrorKind::Forbidden).answer(Dialect::of(&inbound.request))
 }
 
 /// What `/ready` says on the admin port, for those that can only probe this one.

@@ -7,6 +7,7 @@ pub mod machine;
 pub mod python;
 pub mod servers;
 pub mod sidecar;
+pub mod tls;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};

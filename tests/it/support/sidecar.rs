@@ -175,6 +175,16 @@ impl Sidecar {
         series.filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
+    /// A field of the first line of its log with this message.
+    pub fn field(&self, message: &str, name: &str) -> Option<String> {
+        self.log.lines().iter().find_map(|line| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            let fields = line.get("fields").unwrap_or(&line);
+            let said = fields.get("message").and_then(Value::as_str) == Some(message);
+            said.then(|| fields.get(name)?.as_str().map(str::to_owned))?
+        })
+    }
+
     /// Whether a line of its log contains this.
     pub fn said(&self, what: &str) -> bool {
         self.log.lines().iter().any(|line| line.contains(what))

@@ -6,7 +6,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The end of a certificate's validity; None if the bytes are no certificate.
-pub(super) fn not_after(certificate: &[u8]) -> Option<SystemTime> {
+pub fn not_after(certificate: &[u8]) -> Option<SystemTime> {
     let certificate = Der(certificate).expect(SEQUENCE)?;
     let mut signed = Der(Der(certificate).expect(SEQUENCE)?);
     let mut peek = Der(signed.0);
