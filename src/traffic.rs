@@ -6,8 +6,10 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
 
 /// Request header that marks warm-up requests. Its value is a secret of this process; the data plane
 /// compares and removes it.
@@ -83,6 +85,32 @@ impl ErrorKind {
         Self::Internal,
     ];
 
+    /// Whether it is the app that failed.
+    pub const fn is_the_apps(self) -> bool {
+        match self {
+            Self::ConnectRefused
+            | Self::ConnectTimeout
+            | Self::ConnectFailed
+            | Self::UpstreamTls
+            | Self::UpstreamClosed
+            | Self::UpstreamProtocol
+            | Self::UpstreamBroken
+            | Self::ResponseTimeout => true,
+            Self::BadRequest
+            | Self::TlsHandshake
+            | Self::Forbidden
+            | Self::TooManyFields
+            | Self::BodyTooLarge
+            | Self::BodyTimeout
+            | Self::Unsupported
+            | Self::ClientClosed
+            | Self::NotReady
+            | Self::HoldTimeout
+            | Self::QueueFull
+            | Self::Internal => false,
+        }
+    }
+
     /// The name used as a label and in `x-readygate-error`.
     pub const fn name(self) -> &'static str {
         match self {
@@ -134,6 +162,7 @@ pub struct Counters {
     received_bytes: AtomicU64,
     sent_bytes: AtomicU64,
     errors: [AtomicU64; KINDS],
+    app: AppCounters,
     /// Milliseconds after the origin at which the last request began, plus one; 0 for never.
     last_request: AtomicU64,
 }
@@ -146,12 +175,15 @@ impl Counters {
     }
 
     /// A request ended: its answer went out whole, broke off, or nobody waits for it any more.
-    pub fn request_ended(&self, status: u16, took: Duration) {
+    pub fn request_ended(&self, status: u16, took: Duration, from: From) {
         let class = usize::from(status / 100).clamp(1, 5) - 1;
         bump(&self.codes[class], 1);
-        let seconds = took.as_secs_f64();
-        let bucket = DURATION_BUCKETS.iter().position(|bound| seconds <= *bound).unwrap_or(BUCKETS - 1);
+        let bucket = bucket(took);
         bump(&self.durations[bucket], 1);
+        if from == From::App {
+            bump(&self.app.statuses[usize::from(status.clamp(100, 599)) - 100], 1);
+            bump(&self.app.durations[bucket], 1);
+        }
         bump(&self.duration_micros, took.as_micros() as u64);
         bump(&self.ended, 1);
     }
@@ -160,6 +192,11 @@ impl Counters {
     pub fn request_abandoned(&self) {
         bump(&self.ended, 1);
         self.error(ErrorKind::ClientClosed);
+    }
+
+    /// A TCP connection ended, which began as a request does: it has no status, and its duration says nothing.
+    pub fn tunnel_ended(&self) {
+        bump(&self.ended, 1);
     }
 
     /// A request began to wait.
@@ -195,6 +232,46 @@ impl Counters {
     }
 }
 
+/// Whose answer it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// The app's.
+    App,
+    /// Ours, or one that says nothing about the app's health.
+    Other,
+}
+
+/// The app's own answers, for who judges them.
+struct AppCounters {
+    /// By status, from 100.
+    statuses: [AtomicU64; STATUSES],
+    durations: [AtomicU64; BUCKETS],
+}
+
+impl Default for AppCounters {
+    fn default() -> Self {
+        Self { statuses: [const { AtomicU64::new(0) }; STATUSES], durations: Default::default() }
+    }
+}
+
+const STATUSES: usize = 500;
+
+fn bucket(took: Duration) -> usize {
+    let seconds = took.as_secs_f64();
+    DURATION_BUCKETS.iter().position(|bound| seconds <= *bound).unwrap_or(BUCKETS - 1)
+}
+
+/// What the app answered, and how its exchanges failed: the sum over the workers of one listener.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AppTotals {
+    /// Answers by status, from 100 to 599.
+    pub statuses: Vec<u64>,
+    /// Answers by duration, bounds as in [`DURATION_BUCKETS`], the last one open.
+    pub durations: [u64; BUCKETS],
+    /// Exchanges that the app failed: no connection, no answer, no end of it.
+    pub failed: u64,
+}
+
 /// All counters of the process.
 #[derive(Clone)]
 pub struct Traffic(Arc<Shared>);
@@ -207,6 +284,35 @@ struct Shared {
 struct Listener {
     name: Arc<str>,
     workers: Vec<Arc<Counters>>,
+    ignored: Ignored,
+}
+
+/// Paths whose answers say nothing about the app's health. Cheap to clone; set by who judges, read for each
+/// request.
+#[derive(Clone, Debug, Default)]
+pub struct Ignored(Arc<IgnoredShared>);
+
+#[derive(Debug, Default)]
+struct IgnoredShared {
+    any: AtomicBool,
+    paths: ArcSwap<Vec<String>>,
+}
+
+impl Ignored {
+    /// Each a path, or the beginning of one that ends in `*`.
+    pub fn set(&self, paths: Vec<String>) {
+        let any = !paths.is_empty();
+        self.0.paths.store(Arc::new(paths));
+        self.0.any.store(any, Ordering::Relaxed);
+    }
+
+    pub fn has(&self, path: &str) -> bool {
+        self.0.any.load(Ordering::Relaxed)
+            && self.0.paths.load().iter().any(|pattern| match pattern.strip_suffix('*') {
+                Some(beginning) => path.starts_with(beginning),
+                None => path == pattern,
+            })
+    }
 }
 
 /// The sum over the workers of one listener.
@@ -234,6 +340,7 @@ impl Traffic {
             .map(|name| Listener {
                 name: name.into(),
                 workers: (0..workers).map(|_| Arc::default()).collect(),
+                ignored: Ignored::default(),
             })
             .collect();
         Self(Arc::new(Shared { origin, listeners }))
@@ -242,6 +349,22 @@ impl Traffic {
     /// The counters of one worker (0-based) for one listener (0-based). Panics past the numbers given to `new`.
     pub fn counters(&self, listener: usize, worker: usize) -> Arc<Counters> {
         Arc::clone(&self.0.listeners[listener].workers[worker])
+    }
+
+    /// The paths of a listener (0-based) that are not judged.
+    pub fn ignored(&self, listener: usize) -> Ignored {
+        self.0.listeners[listener].ignored.clone()
+    }
+
+    /// What the app behind the listener of this name did; None if there is no such listener.
+    pub fn app(&self, listener: &str) -> Option<AppTotals> {
+        let listener = self.0.listeners.iter().find(|known| *known.name == *listener)?;
+        Some(listener.app())
+    }
+
+    /// The same listener's paths that are not judged.
+    pub fn ignored_of(&self, listener: &str) -> Option<Ignored> {
+        self.0.listeners.iter().find(|known| *known.name == *listener).map(|known| known.ignored.clone())
     }
 
     /// Where the milliseconds of [`Counters::request_began`] count from.
@@ -291,6 +414,19 @@ impl Listener {
     }
 }
 
+impl Listener {
+    fn app(&self) -> AppTotals {
+        let mut totals = AppTotals { statuses: vec![0; STATUSES], durations: [0; BUCKETS], failed: 0 };
+        for counters in &self.workers {
+            add(&mut totals.statuses, &counters.app.statuses);
+            add(&mut totals.durations, &counters.app.durations);
+            let failed = ErrorKind::ALL.into_iter().filter(|kind| kind.is_the_apps());
+            totals.failed += failed.map(|kind| read(&counters.errors[kind as usize])).sum::<u64>();
+        }
+        totals
+    }
+}
+
 fn add(totals: &mut [u64], counters: &[AtomicU64]) {
     for (total, counter) in totals.iter_mut().zip(counters) {
         *total += read(counter);
@@ -329,7 +465,7 @@ mod tests {
             let counters = traffic.counters(0, worker);
             counters.request_began(10 * worker as u64);
             counters.request_began(20);
-            counters.request_ended(204, Duration::from_millis(3));
+            counters.request_ended(204, Duration::from_millis(3), From::App);
             counters.error(ErrorKind::QueueFull);
         }
         let (name, totals) = traffic.totals().next().expect("one listener");

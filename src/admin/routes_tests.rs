@@ -343,7 +343,11 @@ fn metrics_say_what_probes_say() {
         assert!(got.body.lines().any(|found| found == line), "{line}");
     }
     fixture.state.traffic.counters(0, 0).request_began(0);
-    fixture.state.traffic.counters(0, 0).request_ended(204, Duration::from_millis(3));
+    fixture.state.traffic.counters(0, 0).request_ended(
+        204,
+        Duration::from_millis(3),
+        crate::traffic::From::App,
+    );
     fixture.apply(result("warm", true, ""));
     fixture.apply(result("health", true, ""));
     let body = fixture.get("/metrics").body;

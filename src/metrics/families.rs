@@ -119,8 +119,11 @@ pub const REQUEST_DURATION: Family = histogram(
     &["listener"],
     "From the head of a request to the last byte of its answer.",
 );
-pub const REQUESTS_IN_FLIGHT: Family =
-    gauge("readygate_requests_in_flight", &["listener"], "Requests that have begun and not ended.");
+pub const REQUESTS_IN_FLIGHT: Family = gauge(
+    "readygate_requests_in_flight",
+    &["listener"],
+    "Requests that have begun and not ended; upgraded and TCP connections until they end.",
+);
 pub const PROXY_ERRORS: Family = counter(
     "readygate_proxy_errors_total",
     &["listener", "kind"],

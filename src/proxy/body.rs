@@ -11,6 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::expect::Expected;
 use super::layers::observe::Flight;
 use super::lease::Lease;
+use super::upgrade::Switch;
 use super::upload::{Broken, Failure, Upload};
 
 /// The body of a request on its way to the app.
@@ -81,6 +82,8 @@ pub struct Body {
 enum Source {
     Full(Option<Bytes>),
     App(Incoming),
+    /// That of a 101: what follows its head is no body.
+    Switch(Option<Box<Switch>>),
 }
 
 impl Body {
@@ -97,6 +100,16 @@ impl Body {
             body.end_lease();
         }
         body
+    }
+
+    /// Whether it comes from the app.
+    pub fn is_the_apps(&self) -> bool {
+        !matches!(self.source, Source::Full(_))
+    }
+
+    /// The app granted an upgrade: dropped with the head on its way, it hands over the rest.
+    pub fn switch(switch: Switch) -> Self {
+        Self { lease: None, permit: None, flight: None, source: Source::Switch(Some(Box::new(switch))) }
     }
 
     pub fn carry_permit(&mut self, permit: OwnedSemaphorePermit) {
@@ -134,6 +147,7 @@ impl HttpBody for Body {
         let polled = match &mut this.source {
             Source::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Source::App(body) => Pin::new(body).poll_frame(cx),
+            Source::Switch(_) => return Poll::Ready(None),
         };
         match &polled {
             Poll::Ready(None) => this.end(),
@@ -153,6 +167,7 @@ impl HttpBody for Body {
         match &self.source {
             Source::Full(bytes) => bytes.is_none(),
             Source::App(body) => body.is_end_stream(),
+            Source::Switch(_) => true,
         }
     }
 
@@ -160,12 +175,18 @@ impl HttpBody for Body {
         match &self.source {
             Source::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
             Source::App(body) => body.size_hint(),
+            Source::Switch(_) => SizeHint::with_exact(0),
         }
     }
 }
 
 impl Drop for Body {
     fn drop(&mut self) {
+        if let Source::Switch(switch) = &mut self.source
+            && let Some(switch) = switch.take()
+        {
+            return switch.grant(self.permit.take(), self.flight.take());
+        }
         // hyper does not poll a body without bytes, nor that of an answer to HEAD: dropped at its end, or
         // of our own making, it ended.
         if self.is_end_stream() || matches!(self.source, Source::Full(_)) {

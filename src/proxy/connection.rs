@@ -11,10 +11,12 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 
+use crate::config::Scheme;
+
 use super::lane::Lane;
 use super::registry::{ConnectionState, Entrance, Stage};
 use super::terminate::terminate;
-use super::{http1, http2};
+use super::{http1, http2, tcp};
 
 /// Serves one connection until it ends.
 pub async fn serve(stream: TcpStream, peer: SocketAddr, entrance: Entrance, lane: Rc<Lane>) {
@@ -23,6 +25,9 @@ pub async fn serve(stream: TcpStream, peer: SocketAddr, entrance: Entrance, lane
     lane.counters.connection_opened();
     let _open = Open(Rc::clone(&lane));
     let Some(mut stream) = terminate(stream, &state, &lane).await else { return };
+    if lane.settings().listener.upstream.scheme == Scheme::Tcp {
+        return Box::pin(tcp::serve(stream, state, lane)).await;
+    }
     let Some(Ok(spoken)) = state.until_cut(listen(&mut stream, &state, &lane)).await else {
         return;
     };

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use rustls_pki_types::ServerName;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
@@ -20,6 +21,7 @@ use crate::traffic::ErrorKind;
 
 use super::Tls;
 use super::error::ProxyError;
+use super::tunnel::Transport;
 
 pin_project! {
     /// A connection to the app, whatever it is made of.
@@ -119,6 +121,23 @@ pub fn unreachable(error: io::Error) -> ProxyError {
         ErrorKind::ConnectFailed
     };
     ProxyError::io(kind, error)
+}
+
+impl Transport for TcpStream {
+    fn reset_on_close(&self) {
+        // Fails where the connection is gone already.
+        let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
+    }
+}
+
+impl Transport for Stream {
+    fn reset_on_close(&self) {
+        match self {
+            Self::Tcp { stream } => stream.reset_on_close(),
+            Self::Unix { .. } => {} // knows no reset
+            Self::Tls { stream } => stream.get_ref().0.reset_on_close(),
+        }
+    }
 }
 
 impl AsyncRead for Stream {

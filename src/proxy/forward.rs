@@ -5,11 +5,13 @@
 //! 9110, 9.2.2), it has no body, and not one byte of an answer came.
 
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use http::uri::{PathAndQuery, Uri};
-use http::{Method, Request, Response, StatusCode, Version, header, request};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request};
 use http_body::Body as _;
+use hyper::body::Incoming;
 use tower::Service;
 
 use crate::config::Scheme;
@@ -20,7 +22,9 @@ use super::body::{Body, RequestBody};
 use super::error::ProxyError;
 use super::expect::wait_for_continue;
 use super::lease::{Failure, Fate, Lease};
+use super::registry::ConnectionState;
 use super::stack::Inbound;
+use super::upgrade::{self, Switch};
 use super::upload;
 use super::upstream::Patience;
 
@@ -43,7 +47,7 @@ impl Service<Inbound> for Forward {
 }
 
 async fn forward(inbound: Inbound) -> Result<Response<Body>, ProxyError> {
-    let Inbound { request, lane, settings, warmup, .. } = inbound;
+    let Inbound { request, lane, connection, settings, upgrade, warmup, .. } = inbound;
     let upload = request.body().failure();
     let (mut request, answered) = match settings.listener.upstream.scheme {
         Scheme::Http | Scheme::Unix | Scheme::Tcp => wait_for_continue(address(request)?),
@@ -55,6 +59,9 @@ async fn forward(inbound: Inbound) -> Result<Response<Body>, ProxyError> {
     let mut resent = 0;
     loop {
         let mut lease = lane.upstream.lease(&lane, &settings.listener, &mut patience).await?;
+        if upgrade.is_some() {
+            lease.may_switch();
+        }
         let sending = lease.send(request);
         let sent = match settings.listener.timeouts.response {
             None => sending.await,
@@ -68,6 +75,9 @@ async fn forward(inbound: Inbound) -> Result<Response<Body>, ProxyError> {
             Ok(response) => {
                 if let Some(answered) = answered {
                     answered.tell();
+                }
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    return switch(response, lease, upgrade, connection).await;
                 }
                 return accept(response, lease);
             }
@@ -143,14 +153,31 @@ impl Copy {
 
 /// # Errors
 ///
-/// The app switched protocols, which no request that we forward asks for, or its answer has no certain end.
-fn accept(mut response: Response<hyper::body::Incoming>, lease: Lease) -> Result<Response<Body>, ProxyError> {
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(ProxyError::new(ErrorKind::UpstreamProtocol));
-    }
+/// The answer has no certain end.
+fn accept(mut response: Response<Incoming>, lease: Lease) -> Result<Response<Body>, ProxyError> {
     answer::check(&mut response).map_err(|fault| ProxyError::fault(ErrorKind::UpstreamProtocol, fault))?;
     let mut response = response.map(|body| Body::app(body, lease));
     // The client's version is hyper's to say; the app's was 1.0 perhaps.
     *response.version_mut() = Version::HTTP_11;
     Ok(response)
+}
+
+/// The answer that ends HTTP on this connection.
+///
+/// # Errors
+///
+/// The app switched to what nobody asked for.
+async fn switch(
+    response: Response<Incoming>,
+    lease: Lease,
+    offered: Option<HeaderValue>,
+    connection: Rc<ConnectionState>,
+) -> Result<Response<Body>, ProxyError> {
+    let refused = || ProxyError::new(ErrorKind::UpstreamProtocol);
+    if !offered.is_some_and(|offered| upgrade::is_one_of(response.headers(), &offered)) {
+        return Err(refused());
+    }
+    let websocket = upgrade::is_websocket(response.headers());
+    let (app, early) = lease.switch().await.ok_or_else(refused)?;
+    Ok(response.map(|_| Body::switch(Switch { app, early, websocket, connection })))
 }

@@ -1,26 +1,28 @@
 //! A client that speaks HTTP/1.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
-use pin_project_lite::pin_project;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::AsyncWriteExt;
 
 use super::lane::Lane;
 use super::metered::{Metered, Tally};
 use super::registry::{ConnectionState, Order, Stage};
 use super::stack::Stack;
+use super::tunnel::Transport;
 use super::wire::Wire;
 
 /// Serves requests until the client, the app or the worker wants no more.
 pub async fn serve<S>(stream: S, early: Bytes, state: Rc<ConnectionState>, lane: Rc<Lane>)
 where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: Transport + 'static,
 {
     let limits = lane.settings().listener.limits.clone();
     let wire = Rc::new(RefCell::new(Wire::new()));
@@ -35,9 +37,24 @@ where
         .max_headers(limits.headers)
         .max_buf_size(limits.header_bytes)
         .serve_connection(TokioIo::new(io), stack);
+    let mut driver = Driver { connection, state: Rc::clone(&state), finishing: false };
+    let ended = poll_fn(|cx| driver.poll(cx)).await;
+    // Taken in any case: it holds the state that holds it.
+    let granted = state.handover.take();
     let peer = state.peer;
-    match (Driver { connection, state, finishing: false }).await {
-        Ok(()) => {}
+    match ended {
+        Ok(Ended::ByItself) if state.handover.is_noted() => {
+            let parts = driver.connection.into_parts();
+            let mut io = parts.io.into_inner();
+            match granted {
+                // Boxed: most connections never come here, and their future would be as large.
+                Some(granted) => Box::pin(granted.run(io, parts.read_buf, &state, &lane)).await,
+                None => {
+                    let _ = tokio::time::timeout(LAST_WORDS, io.shutdown()).await;
+                }
+            }
+        }
+        Ok(Ended::ByItself | Ended::Cut) => {}
         Err(error) if error.is_parse() => {
             lane.counters.error(crate::traffic::ErrorKind::BadRequest);
             tracing::debug!(%peer, %error, "request refused");
@@ -46,37 +63,47 @@ where
     }
 }
 
-pin_project! {
-    /// hyper's connection, and an ear for the worker's orders.
-    struct Driver<S> {
-        #[pin]
-        connection: http1::Connection<TokioIo<Metered<S, ClientSide>>, Stack>,
-        state: Rc<ConnectionState>,
-        finishing: bool,
-    }
+/// hyper's connection, and an ear for the worker's orders.
+struct Driver<S> {
+    connection: http1::Connection<TokioIo<Metered<S, ClientSide>>, Stack>,
+    state: Rc<ConnectionState>,
+    finishing: bool,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Future for Driver<S> {
-    type Output = hyper::Result<()>;
+enum Ended {
+    ByItself,
+    Cut,
+}
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        let order = this.state.order(cx);
+impl<S: Transport + 'static> Driver<S> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<Ended>> {
+        let order = self.state.order(cx);
         if order == Order::Cut {
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(Ok(Ended::Cut));
         }
-        let polled = this.connection.as_mut().poll(cx);
+        let polled = self.advance(cx);
         // Only after a look at what has come: hyper closes a connection at rest at once, and where the head
         // of the next request is coming, for hyper that is at rest. Such a request is answered first.
-        let finish = order == Order::Finish && this.state.stage() != Stage::Head;
-        if polled.is_pending() && finish && !*this.finishing {
-            *this.finishing = true;
-            this.connection.as_mut().graceful_shutdown();
-            return this.connection.poll(cx);
+        let finish = order == Order::Finish && self.state.stage() != Stage::Head;
+        if polled.is_pending() && finish && !self.finishing {
+            self.finishing = true;
+            Pin::new(&mut self.connection).graceful_shutdown();
+            return self.advance(cx);
         }
         polled
     }
+
+    fn advance(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<Ended>> {
+        let polled = match self.state.handover.is_noted() {
+            true => self.connection.poll_without_shutdown(cx),
+            false => Pin::new(&mut self.connection).poll(cx),
+        };
+        polled.map_ok(|()| Ended::ByItself)
+    }
 }
+
+/// How long the end of a TLS connection may take to go out.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Counts bytes, notes when a request's head begins, and has all of them read a second time.
 struct ClientSide {
@@ -88,13 +115,16 @@ struct ClientSide {
 impl Tally for ClientSide {
     /// A body that breaks is broken for hyper too, which may be content with it: its request ends there with 400.
     fn sound(&self, bytes: &[u8]) -> usize {
-        self.wire.borrow_mut().see(bytes)
+        // After a 101 there are no requests to read.
+        if self.state.stage() == Stage::Tunnel { bytes.len() } else { self.wire.borrow_mut().see(bytes) }
     }
 
     fn received(&self, bytes: &[u8]) {
         self.lane.counters.received(bytes.len() as u64);
-        if matches!(self.state.stage(), Stage::Silent | Stage::Idle) {
-            self.state.enter(Stage::Head, &self.lane.clock);
+        match self.state.stage() {
+            Stage::Silent | Stage::Idle => self.state.enter(Stage::Head, &self.lane.clock),
+            Stage::Tunnel => self.state.touch(&self.lane.clock),
+            Stage::Handshake | Stage::Head | Stage::Busy => {}
         }
     }
 
@@ -105,9 +135,9 @@ impl Tally for ClientSide {
     fn sent(&self, bytes: usize) {
         self.lane.counters.sent(bytes as u64);
         self.state.unblocked();
-        if self.state.stage() == Stage::Idle {
-            // The end of an answer goes out to a slow reader: that is no idle connection.
-            self.state.enter(Stage::Idle, &self.lane.clock);
+        // Idle, too: the end of an answer goes out to a slow reader, and that is no idle connection.
+        if matches!(self.state.stage(), Stage::Idle | Stage::Tunnel) {
+            self.state.touch(&self.lane.clock);
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::{AccessLog, Listener};
 use crate::gate::{Gate, GateView};
-use crate::traffic::{Counters, ErrorKind};
+use crate::traffic::{Counters, ErrorKind, Ignored};
 
 use super::error::ProxyError;
 use super::ramp::{Climb, first_places};
@@ -95,6 +95,8 @@ pub struct Lane {
     pub number: usize,
     pub shared: Arc<Shared>,
     pub counters: Arc<Counters>,
+    /// Paths whose answers are not judged.
+    pub ignored: Ignored,
     pub gate: Gate,
     pub view: GateView,
     pub upstream: Upstream,
@@ -127,6 +129,7 @@ impl Lane {
             number,
             shared,
             counters: setup.traffic.counters(number, worker),
+            ignored: setup.traffic.ignored(number),
             gate: setup.gate.clone(),
             view: setup.gate.view(),
             upstream: Upstream::new(Box::new(move || suspect(number))),

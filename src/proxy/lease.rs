@@ -1,9 +1,11 @@
 //! A way to the app for one request: a connection of its own, or a share of one.
 
+use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
 use super::body::RequestBody;
+use super::dial::Stream;
 use super::error::ProxyError;
 use super::{multiplex, pool};
 
@@ -46,6 +48,23 @@ impl Lease {
         match self {
             Self::Exclusive(lease) => lease.send(request).await,
             Self::Shared(lease) => lease.send(request).await,
+        }
+    }
+
+    /// Says that the request to come asks for an upgrade.
+    pub fn may_switch(&self) {
+        match self {
+            Self::Exclusive(lease) => lease.may_switch(),
+            Self::Shared(_) => {} // nothing of HTTP/2 asks for it
+        }
+    }
+
+    /// Takes the connection apart after a 101: the socket, and what the app sent after the head. None if it broke
+    /// meanwhile.
+    pub async fn switch(self) -> Option<(Stream, Bytes)> {
+        match self {
+            Self::Exclusive(lease) => lease.switch().await,
+            Self::Shared(_) => None,
         }
     }
 

@@ -8,6 +8,8 @@ use bytes::Bytes;
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::tunnel::Transport;
+
 /// Who is told.
 pub trait Tally {
     /// How many of these bytes, which came in, may be read. If not all, reading fails after them.
@@ -43,6 +45,11 @@ impl<S, T: Tally> Metered<S, T> {
     /// `early` was read from the socket already.
     pub fn new(stream: S, early: Bytes, tally: T) -> Self {
         Self { stream, early: (!early.is_empty()).then_some(early), broken: false, tally }
+    }
+
+    /// The socket, and what was read from it but not from here.
+    pub fn into_parts(self) -> (S, Bytes) {
+        (self.stream, self.early.unwrap_or_default())
     }
 }
 
@@ -106,6 +113,15 @@ impl<S: AsyncWrite, T: Tally> AsyncWrite for Metered<S, T> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.project().stream.poll_shutdown(cx)
+    }
+}
+
+impl<S: Transport, T: Tally> Transport for Metered<S, T>
+where
+    Self: Unpin,
+{
+    fn reset_on_close(&self) {
+        self.stream.reset_on_close();
     }
 }
 

@@ -7,6 +7,9 @@
 //!            accept     by worker         forward ─► upstream: pool, connect, wait for the app ─► app
 //! ```
 //!
+//! A client that wants another protocol than HTTP leaves that path: `upgrade` when the app grants it, `tcp` from
+//! the start. Both end in a `tunnel`.
+//!
 //! [`Proxy::bind`] binds every listener once. Each [`Worker`] then runs on a thread of its own, with its own
 //! runtime, its own connections to the app and its own counters: workers share the listening sockets and
 //! nothing that a request touches. A part that belongs to one listener on one worker is a `Lane`.
@@ -38,9 +41,13 @@ mod pool;
 mod ramp;
 mod registry;
 mod stack;
+mod tcp;
 mod terminate;
+mod tunnel;
+mod upgrade;
 mod upload;
 mod upstream;
+mod websocket;
 mod wire;
 mod worker;
 

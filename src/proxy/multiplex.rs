@@ -140,7 +140,9 @@ impl Lease {
 fn addressed(mut request: Request<RequestBody>, scheme: Scheme) -> Result<Request<RequestBody>, Failure> {
     let refused = || Failure { error: ProxyError::new(ErrorKind::BadRequest), fate: Fate::Answered };
     let host = request.headers_mut().remove(header::HOST).ok_or_else(refused)?;
-    request.headers_mut().remove(header::TRANSFER_ENCODING);
+    for name in [header::TRANSFER_ENCODING, header::CONNECTION, header::UPGRADE] {
+        request.headers_mut().remove(name);
+    }
     let authority = Authority::try_from(host.as_bytes()).map_err(|_| refused())?;
     let mut uri = std::mem::take(request.uri_mut()).into_parts();
     uri.scheme = Some(scheme);

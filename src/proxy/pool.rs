@@ -6,6 +6,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,7 +16,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 
 use super::body::RequestBody;
 use super::dial::Stream;
@@ -57,6 +59,7 @@ impl Pool {
 
     fn put(&self, connection: Connection, clock: &Clock) {
         connection.link.idle.set(true);
+        connection.link.may_switch.set(false);
         self.idle.borrow_mut().push(Idle { connection, since: clock.millis() });
     }
 }
@@ -72,8 +75,11 @@ impl fmt::Debug for Pool {
 struct Connection {
     sender: SendRequest<RequestBody>,
     link: Rc<Link>,
-    task: AbortHandle,
+    task: JoinHandle<Option<Upgraded>>,
 }
+
+/// What hyper leaves of a connection after a 101.
+type Upgraded = http1::Parts<TokioIo<Metered<Stream, Rc<Link>>>>;
 
 impl Drop for Connection {
     fn drop(&mut self) {
@@ -87,6 +93,8 @@ struct Link {
     received: Cell<u64>,
     /// In the pool right now.
     idle: Cell<bool>,
+    /// The request under way asks for an upgrade.
+    may_switch: Cell<bool>,
 }
 
 impl Tally for Rc<Link> {
@@ -112,18 +120,37 @@ impl Lease {
     pub async fn open(stream: Stream, lane: &Rc<Lane>) -> Result<Self, ProxyError> {
         let link = Rc::new(Link::default());
         let io = TokioIo::new(Metered::new(stream, Bytes::new(), Rc::clone(&link)));
-        let (sender, connection) = http1::Builder::new().handshake(io).await.map_err(ProxyError::exchange)?;
+        let (sender, mut connection) =
+            http1::Builder::new().handshake(io).await.map_err(ProxyError::exchange)?;
         let (on, used) = (Rc::clone(lane), Rc::clone(&link));
         let task = tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
+            let ended = poll_fn(|cx| match used.may_switch.get() {
+                true => connection.poll_without_shutdown(cx),
+                false => Pin::new(&mut connection).poll(cx),
+            });
+            let ended = ended.await;
+            if let Err(error) = &ended {
                 tracing::debug!(listener = %on.shared.name, %error, "connection to the app ended");
             }
             if used.idle.get() {
                 on.upstream.suspect();
             }
+            (ended.is_ok() && used.may_switch.get()).then(|| connection.into_parts())
         });
-        let connection = Connection { sender, link, task: task.abort_handle() };
+        let connection = Connection { sender, link, task };
         Ok(Self { connection, lane: Rc::clone(lane) })
+    }
+
+    /// Says that the request to come asks for an upgrade.
+    pub fn may_switch(&self) {
+        self.connection.link.may_switch.set(true);
+    }
+
+    /// As of [`super::lease::Lease::switch`].
+    pub async fn switch(mut self) -> Option<(Stream, Bytes)> {
+        let upgraded = (&mut self.connection.task).await.ok().flatten()?;
+        let (stream, _) = upgraded.io.into_inner().into_parts();
+        Some((stream, upgraded.read_buf))
     }
 
     /// Sends the request; waits for the head of the answer.

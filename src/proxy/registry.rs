@@ -14,6 +14,7 @@ use http::HeaderValue;
 use crate::config::Timeouts;
 
 use super::lane::Clock;
+use super::upgrade::Handover;
 
 /// Which socket a connection came by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub enum Stage {
     Busy,
     /// Between two requests.
     Idle,
+    /// Carrying bytes: upgraded, or of a TCP listener.
+    Tunnel,
 }
 
 /// What a connection speaks, as far as it matters for how it is told to go.
@@ -73,6 +76,8 @@ pub struct ConnectionState {
     blocked: Cell<Option<u64>>,
     order: Cell<Order>,
     waker: RefCell<Option<Waker>>,
+    /// Filled for a moment only: what it holds keeps this state alive.
+    pub handover: Handover,
 }
 
 impl ConnectionState {
@@ -89,12 +94,18 @@ impl ConnectionState {
             blocked: Cell::new(None),
             order: Cell::new(Order::Serve),
             waker: RefCell::new(None),
+            handover: Handover::default(),
         })
     }
 
     /// Notes a stage that begins now.
     pub fn enter(&self, stage: Stage, clock: &Clock) {
         self.stage.set(stage);
+        self.since.set(clock.millis());
+    }
+
+    /// Notes that a byte passed.
+    pub fn touch(&self, clock: &Clock) {
         self.since.set(clock.millis());
     }
 
@@ -174,13 +185,16 @@ impl ConnectionState {
     }
 
     fn is_late(&self, timeouts: &Timeouts, clock: &Clock) -> bool {
-        if self.blocked.get().is_some_and(|since| clock.passed(since, timeouts.body_progress)) {
+        let is_blocked = |since| clock.passed(since, timeouts.body_progress);
+        // What a tunnel carries is no body: who takes nothing there is late when nothing moves at all.
+        if self.stage.get() != Stage::Tunnel && self.blocked.get().is_some_and(is_blocked) {
             return true;
         }
         let limit = match self.stage.get() {
             Stage::Silent | Stage::Handshake => timeouts.first_byte,
             Stage::Head => timeouts.header_read,
             Stage::Idle => timeouts.idle,
+            Stage::Tunnel => timeouts.tunnel_idle,
             Stage::Busy => return false,
         };
         clock.passed(self.since.get(), limit)
@@ -218,7 +232,7 @@ impl Connections {
             // hyper's graceful shutdown waits for the first request of a connection that never sent one.
             Stage::Silent if also_silent => connection.tell(Order::Cut),
             Stage::Silent | Stage::Handshake => {}
-            Stage::Head | Stage::Busy | Stage::Idle => connection.tell(Order::Finish),
+            Stage::Head | Stage::Busy | Stage::Idle | Stage::Tunnel => connection.tell(Order::Finish),
         });
     }
 

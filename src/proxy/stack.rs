@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tower::{Service, ServiceBuilder};
@@ -34,6 +34,8 @@ pub struct Inbound {
     pub connection: Rc<ConnectionState>,
     /// As they were when the request came: a reload in between changes nothing for it.
     pub settings: Rc<Settings>,
+    /// The protocols that the app may switch to.
+    pub upgrade: Option<HeaderValue>,
     /// One of our own warm-up requests: passes the gate, waits for nothing, is not counted as traffic.
     pub warmup: bool,
     /// Why it must not be served.
@@ -103,6 +105,7 @@ impl hyper::service::Service<Request<Incoming>> for Stack {
             settings: Rc::clone(&settings),
             lane: Rc::clone(&self.lane),
             connection: Rc::clone(&self.connection),
+            upgrade: None,
             warmup: false,
             fault,
         };

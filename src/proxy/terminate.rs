@@ -15,6 +15,7 @@ use crate::traffic::ErrorKind;
 
 use super::lane::Lane;
 use super::registry::{ConnectionState, Entrance, Stage};
+use super::tunnel::Transport;
 
 pin_project! {
     /// A client's connection, once nothing stands between it and its protocol.
@@ -88,6 +89,15 @@ const HANDSHAKE: u8 = 22;
 
 /// Bytes of an answer that a session may keep while its client does not read: two records.
 const UNSENT: usize = 32 << 10;
+
+impl Transport for Stream {
+    fn reset_on_close(&self) {
+        match self {
+            Self::Plain { stream } => stream.reset_on_close(),
+            Self::Tls { stream } => stream.get_ref().0.reset_on_close(),
+        }
+    }
+}
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {

@@ -17,7 +17,7 @@ use crate::traffic::ErrorKind;
 
 use super::dial::{Stream, dial, unreachable};
 use super::error::ProxyError;
-use super::lane::Lane;
+use super::lane::{Lane, Waiting};
 use super::lease::Lease;
 use super::multiplex::{self, Multiplex};
 use super::pool::{self, Pool};
@@ -69,7 +69,7 @@ impl Upstream {
         }
     }
 
-    /// A connection broke that no request used: the app may have gone.
+    /// A connection broke that no request used, or that carried bytes: the app may have gone.
     pub fn suspect(&self) {
         (self.suspect)();
     }
@@ -89,32 +89,58 @@ impl Upstream {
         listener: &Listener,
         patience: &mut Patience,
     ) -> Result<Lease, ProxyError> {
-        if let Some(lease) = self.take(lane, listener) {
-            return Ok(lease);
-        }
         let mut waiting = None;
         loop {
+            if let Some(lease) = self.take(lane, listener) {
+                return Ok(lease);
+            }
             if !lane.view.word().app_refuses(lane.number)
                 && let Some(lease) = self.connect(lane, listener).await?
             {
                 return Ok(lease);
             }
-            let until = *patience.until.get_or_insert_with(|| Instant::now() + patience.longest);
-            let expired = || ProxyError::new(ErrorKind::ConnectRefused);
-            if patience.longest.is_zero() {
-                return Err(expired());
-            }
-            if waiting.is_none() {
-                waiting = Some(lane.wait_in_line()?);
-            }
-            self.knock(lane, listener);
-            if tokio::time::timeout_at(until, self.comes_back(lane, patience.policy)).await.is_err() {
-                return Err(expired());
-            }
-            if let Some(lease) = self.take(lane, listener) {
-                return Ok(lease);
-            }
+            self.stand_by(lane, listener, patience, &mut waiting).await?;
         }
+    }
+
+    /// A connection for bytes: a new one, or one for which the client waited. Errors and cancel safety as of
+    /// [`Self::lease`].
+    pub async fn stream(
+        &self,
+        lane: &Rc<Lane>,
+        listener: &Listener,
+        patience: &mut Patience,
+    ) -> Result<Stream, ProxyError> {
+        let mut waiting = None;
+        loop {
+            if !lane.view.word().app_refuses(lane.number)
+                && let Some(stream) = attempt(lane, listener).await?
+            {
+                return Ok(stream);
+            }
+            self.stand_by(lane, listener, patience, &mut waiting).await?;
+        }
+    }
+
+    /// Waits for an app that refuses.
+    async fn stand_by(
+        &self,
+        lane: &Rc<Lane>,
+        listener: &Listener,
+        patience: &mut Patience,
+        waiting: &mut Option<Waiting>,
+    ) -> Result<(), ProxyError> {
+        let until = *patience.until.get_or_insert_with(|| Instant::now() + patience.longest);
+        let expired = || ProxyError::new(ErrorKind::ConnectRefused);
+        if patience.longest.is_zero() {
+            return Err(expired());
+        }
+        if waiting.is_none() {
+            *waiting = Some(lane.wait_in_line()?);
+        }
+        self.knock(lane, listener);
+        let back = tokio::time::timeout_at(until, self.comes_back(lane, patience.policy)).await;
+        back.map_err(|_| expired())
     }
 
     /// A new connection, or one that another request made meanwhile where one serves all; None if the app refuses.
@@ -140,23 +166,11 @@ impl Upstream {
             // What the one before waited for in vain is not waited for again, one after the other.
             return Err(ProxyError::new(ErrorKind::ConnectFailed));
         }
-        match dial(&listener.upstream, &lane.tls, listener.timeouts.connect).await {
-            Ok(stream) => {
-                lane.gate.app_accepted(lane.number);
-                self.complained.set(false);
-                open(stream, lane, listener).await.map(Some)
-            }
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                lane.gate.app_refused(lane.number);
-                Ok(None)
-            }
+        match attempt(lane, listener).await {
+            Ok(Some(stream)) => open(stream, lane, listener).await.map(Some),
+            Ok(None) => Ok(None),
             Err(error) => {
                 self.multiplex.failures.set(failures + 1);
-                let error = unreachable(error);
-                // Does not pass by itself, most often, and no client can heal it: somebody must look.
-                if error.kind == ErrorKind::UpstreamTls && !self.complained.replace(true) {
-                    tracing::warn!(listener = %lane.shared.name, %error, "no TLS connection to the app");
-                }
                 Err(error)
             }
         }
@@ -204,7 +218,9 @@ impl Upstream {
                     && let Ok(stream) = dial(&listener.upstream, &lane.tls, listener.timeouts.connect).await
                 {
                     lane.gate.app_accepted(lane.number);
-                    if let Ok(lease) = open(stream, &lane, &listener).await {
+                    if listener.upstream.scheme.is_http()
+                        && let Ok(lease) = open(stream, &lane, &listener).await
+                    {
                         lease.give_back();
                     }
                 }
@@ -216,6 +232,29 @@ impl Upstream {
             lane.upstream.knocking.set(false);
             lane.upstream.back.notify_waiters();
         });
+    }
+}
+
+/// A new connection; None if the app refuses.
+async fn attempt(lane: &Lane, listener: &Listener) -> Result<Option<Stream>, ProxyError> {
+    match dial(&listener.upstream, &lane.tls, listener.timeouts.connect).await {
+        Ok(stream) => {
+            lane.gate.app_accepted(lane.number);
+            lane.upstream.complained.set(false);
+            Ok(Some(stream))
+        }
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            lane.gate.app_refused(lane.number);
+            Ok(None)
+        }
+        Err(error) => {
+            let error = unreachable(error);
+            // Does not pass by itself, most often, and no client can heal it: somebody must look.
+            if error.kind == ErrorKind::UpstreamTls && !lane.upstream.complained.replace(true) {
+                tracing::warn!(listener = %lane.shared.name, %error, "no TLS connection to the app");
+            }
+            Err(error)
+        }
     }
 }
 

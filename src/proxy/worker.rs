@@ -16,6 +16,7 @@ use crate::gate::Beat;
 use super::accept;
 use super::lane::{Clock, Lane, Settings};
 use super::registry::Entrance;
+use super::tunnel::GOODBYE;
 use super::{Bound, Order, Setup};
 
 /// A worker before it runs: may be moved to its thread.
@@ -112,25 +113,27 @@ impl Worker {
         }
         tasks.close();
         let silent_until = Instant::now() + FIRST_WORD;
-        let mut cut = 0;
+        let mut cut = None;
         loop {
             let now = Instant::now();
             for lane in lanes {
                 lane.connections.finish(now >= silent_until);
-                if now >= deadline {
-                    cut += lane.connections.cut();
-                }
+            }
+            if now >= deadline && cut.is_none() {
+                cut = Some(lanes.iter().map(|lane| lane.connections.cut()).sum());
             }
             tokio::select! {
                 biased;
-                () = tasks.wait() => return cut,
+                () = tasks.wait() => return cut.unwrap_or_default(),
                 _ = tick.tick() => {
                     beat.mark(clock.tick());
                     sweep(lanes);
                 }
                 () = tokio::time::sleep(FIRST_WORD / 4) => {}
             }
-            if now >= deadline {
+            if let Some(cut) = cut
+                && now >= deadline + GOODBYE
+            {
                 return cut;
             }
         }

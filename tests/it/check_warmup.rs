@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use readygate::check::{CheckError, CheckResult, Report};
+use readygate::config::Scheme;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -331,5 +332,11 @@ fn keys_that_cannot_work_are_refused_with_their_path() {
         assert_eq!(errors[0].path.join("."), path, "{own}: {errors:?}");
     }
     assert!(accept("warmup", json!({ "requests": ["GET /"] }), &listeners[..1]).is_ok());
+    let mut bytes = listeners[0].clone();
+    bytes.upstream.scheme = Scheme::Tcp;
+    for own in [json!({ "requests": ["GET /"] }), json!({ "requests": ["GET /"], "listener": bytes.name })] {
+        let errors = accept("warmup", own, std::slice::from_ref(&bytes)).expect_err("no requests pass there");
+        assert_eq!(errors[0].path, ["listener"]);
+    }
     assert!((kind("warmup").config.from_url)("http://a/").is_err());
 }

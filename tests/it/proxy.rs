@@ -17,8 +17,11 @@ mod mutated;
 mod pooling;
 mod recorder;
 mod streaming;
+mod tcp;
 mod tls;
+mod upgrade;
 mod waiting;
+mod websocket;
 mod wire;
 
 use std::net::SocketAddr;

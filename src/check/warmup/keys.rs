@@ -92,7 +92,17 @@ pub(super) fn accept(own: &Own, listeners: &[Listener]) -> Result<(), Vec<KeyErr
                 format!("missing while there are several listeners, expected one of {}", names().join(", "));
             problems.push(own::problem("listener", message));
         }
-        _ => {}
+        name => {
+            let mut listeners = listeners.iter();
+            let through = listeners.find(|listener| name.as_ref().is_none_or(|name| listener.name == *name));
+            if let Some(listener) = through.filter(|listener| !listener.upstream.scheme.is_http()) {
+                let message = format!(
+                    "listener {} carries bytes and no requests (tcp://{}), expected one in front of an app that speaks HTTP",
+                    listener.name, listener.upstream.address,
+                );
+                problems.push(own::problem("listener", message));
+            }
+        }
     }
     if keys.requests.is_empty() {
         problems

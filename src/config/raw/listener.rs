@@ -33,7 +33,7 @@ pub struct RawListener {
     #[schemars(with = "RawUpstreamTls")]
     pub upstream_tls: Option<RawUpstreamTls>,
     /// What happens to a request while the gate is closed: `forward` sends it on anyway, `hold` lets it
-    /// wait, `reject` answers 503.
+    /// wait, `reject` answers 503. The same for a connection of `tcp://`, which `reject` resets.
     pub not_ready: NotReady,
     /// Deadlines.
     pub timeouts: RawTimeouts,

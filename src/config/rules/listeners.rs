@@ -77,6 +77,19 @@ impl Judge<'_> {
         }
     }
 
+    /// A `tcp://` listener carries bytes and sees no request.
+    pub(super) fn bytes(&mut self, name: &str, listener: &RawListener) {
+        let at = |key| path(&["listeners", name, key]);
+        if let Some(ready_path) = &listener.ready_path.0
+            && listener.upstream.scheme == Scheme::Tcp
+            && !self.report.is_blamed(&at("upstream"))
+        {
+            let rule =
+                format!("is not allowed for {}: it carries no requests, expected off", listener.upstream);
+            self.breach(&at("ready_path"), &ready_path.0, &rule);
+        }
+    }
+
     /// `upstream_tls` belongs to `https://`.
     pub(super) fn upstream_tls(&mut self, name: &str, listener: &RawListener) {
         let Some(tls) = &listener.upstream_tls else { return };

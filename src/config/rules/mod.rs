@@ -26,6 +26,7 @@ pub(super) fn judge(raw: &RawConfig, checks: &[Draft], tree: &Tree, report: &mut
     for (name, listener) in &raw.listeners {
         judge.limits(name, listener);
         judge.upstream_tls(name, listener);
+        judge.bytes(name, listener);
     }
     let stale_after = raw.admin.stale_after;
     if stale_after.0 < Duration::from_millis(500) {

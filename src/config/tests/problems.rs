@@ -128,6 +128,10 @@ fn each_problem_says_where_what_and_what_is_allowed() {
             "app.yaml:1:31: listeners.a.ready_path: ready is not allowed, expected a path such as /.readygate/ready, or off",
         ),
         (
+            "listeners: { a: { upstream: 'tcp://h:1', ready_path: /r } }\n",
+            "app.yaml:1:54: listeners.a.ready_path: /r is not allowed for tcp://h:1: it carries no requests, expected off",
+        ),
+        (
             "listeners: { a: { timeouts: { response: no } } }\n",
             "app.yaml:1:41: listeners.a.timeouts.response: no is not allowed, expected a duration such as 250ms, 10s or 2m, or off",
         ),

@@ -58,7 +58,7 @@ where
 /// # Errors
 ///
 /// The line is full, or the wait took as long as it may.
-async fn hold(lane: &Rc<Lane>, longest: std::time::Duration) -> Result<(), ProxyError> {
+pub async fn hold(lane: &Rc<Lane>, longest: std::time::Duration) -> Result<(), ProxyError> {
     let _waiting = lane.wait_in_line()?;
     let mut word = lane.view.subscribe();
     match tokio::time::timeout(longest, word.wait_for(|word| word.admits())).await {

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
-use http::{Response, Version};
+use http::{Response, StatusCode, Version};
 use http_body::Body as _;
 use pin_project_lite::pin_project;
 use tower::Service;
@@ -19,6 +19,7 @@ use super::super::body::Body;
 use super::super::error::ProxyError;
 use super::super::lane::Lane;
 use super::super::stack::Inbound;
+use super::super::upgrade;
 
 #[derive(Clone, Debug)]
 pub struct Headers<S>(pub S);
@@ -50,7 +51,15 @@ impl<S: Service<Inbound, Response = Response<Body>, Error = ProxyError>> Service
             join_cookies(headers);
         }
         let trailers = wants_trailers(headers);
+        if headers.contains_key(header::UPGRADE) {
+            inbound.connection.handover.note();
+            inbound.upgrade = upgrade::offered(&inbound.request).filter(|_| !inbound.warmup);
+        }
+        let headers = inbound.request.headers_mut();
         strip(headers);
+        if let Some(protocols) = &inbound.upgrade {
+            offer(headers, protocols.clone());
+        }
         if !expects {
             headers.remove(header::EXPECT);
         }
@@ -86,7 +95,15 @@ impl<F: Future<Output = Result<Response<Body>, ProxyError>>> Future for Headed<F
         let this = self.project();
         let mut outcome = ready!(this.inner.poll(cx));
         if let Ok(response) = &mut outcome {
-            strip(response.headers_mut());
+            let is_switch = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+            let headers = response.headers_mut();
+            let granted = headers.get(header::UPGRADE).filter(|_| is_switch).cloned();
+            strip(headers);
+            if let Some(protocol) = granted {
+                offer(headers, protocol);
+                // A 101 has no content (RFC 9110, 8.6).
+                headers.remove(header::CONTENT_LENGTH);
+            }
         }
         Poll::Ready(outcome)
     }
@@ -137,6 +154,12 @@ fn strip(headers: &mut HeaderMap) {
     for name in &HOP_BY_HOP {
         headers.remove(name);
     }
+}
+
+/// An upgrade is asked for and granted hop by hop (RFC 9110, 7.8): one that passes is ours to write.
+fn offer(headers: &mut HeaderMap, protocols: HeaderValue) {
+    headers.insert(header::UPGRADE, protocols);
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
 }
 
 /// `Connection` also goes, in [`strip`]; `Trailer` stays: hyper writes only trailers that are announced.

@@ -7,14 +7,14 @@ use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use pin_project_lite::pin_project;
 use tower::Service;
 
 use crate::config::AccessLog;
-use crate::traffic::ErrorKind;
+use crate::traffic::{ErrorKind, From};
 
 use super::super::body::Body;
 use super::super::error::ProxyError;
@@ -59,7 +59,12 @@ impl<F: Future<Output = Result<Response<Body>, ProxyError>>> Future for Observed
         Poll::Ready(outcome.map(|mut response| {
             if let Some(mut flight) = this.flight.take() {
                 flight.status = Some(response.status());
-                if flight.lane.draining.get() {
+                if flight.judged && response.body().is_the_apps() {
+                    flight.from = From::App;
+                }
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    flight.answered_after = Some(flight.began.elapsed());
+                } else if flight.lane.draining.get() {
                     match flight.connection.protocol() {
                         // Also tells hyper to close after this answer.
                         Protocol::Http1 => {
@@ -84,6 +89,11 @@ pub struct Flight {
     began: Instant,
     /// Of the answer, once its head is there.
     status: Option<StatusCode>,
+    from: From,
+    /// Whether the app's answer says something about its health.
+    judged: bool,
+    /// Of an upgrade, whose end says nothing of how fast the app is.
+    answered_after: Option<Duration>,
     ended: bool,
     warmup: bool,
     /// Only if the access log is on.
@@ -116,6 +126,9 @@ impl Flight {
             connection: Rc::clone(&inbound.connection),
             began,
             status: None,
+            from: From::Other,
+            judged: !lane.ignored.has(inbound.request.uri().path()),
+            answered_after: None,
             ended: false,
             warmup: inbound.warmup,
             line,
@@ -140,7 +153,9 @@ impl Flight {
             let counters = &self.lane.counters;
             match self.status {
                 Some(status) => {
-                    counters.request_ended(status.as_u16(), took);
+                    // What broke off counts as a failure of the app, not as the answer it began as.
+                    let from = if error == Some(ErrorKind::UpstreamBroken) { From::Other } else { self.from };
+                    counters.request_ended(status.as_u16(), self.answered_after.unwrap_or(took), from);
                     if let Some(kind) = error {
                         counters.error(kind);
                     }

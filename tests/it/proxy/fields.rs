@@ -103,7 +103,7 @@ async fn upgrade_that_nobody_asked_for_is_no_answer() {
     let _turn = machine::shared();
     let (sidecar, mut origin) = house(json!({})).await;
     let mut asks = client(&sidecar).await;
-    asks.say(&with("connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n")).await;
+    asks.say(&with("upgrade: websocket\r\nsec-websocket-version: 13\r\n")).await;
     let mut app = origin.connection().await;
     let head = app.head().await;
     assert_eq!((head.field("upgrade"), head.field("connection")), (None, None));

@@ -88,6 +88,23 @@ async fn client_of_http1_reaches_an_app_of_http2() {
 }
 
 #[tokio::test]
+async fn offer_of_an_upgrade_ends_before_an_app_of_http2() {
+    let _turn = machine::shared();
+    let mut app = App::start().await;
+    let sidecar = before(&app, json!({})).await;
+    let mut client = client(&sidecar).await;
+    client
+        .say("GET /a HTTP/1.1\r\nhost: app.test\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")
+        .await;
+    let mut arrived = app.next().await;
+    for gone in ["connection", "upgrade"] {
+        assert!(!arrived.request.headers().contains_key(gone), "{gone}");
+    }
+    arrived.respond.send_response(Response::new(()), true).expect("it is open");
+    assert_eq!(client.head().await.line, "HTTP/1.1 200 OK");
+}
+
+#[tokio::test]
 async fn trailers_pass_both_ways_between_http2_and_http2() {
     let _turn = machine::shared();
     let mut app = App::start().await;

@@ -79,6 +79,45 @@ async fn requests_pass_over_both_versions_and_the_app_hears_of_https() {
 }
 
 #[tokio::test]
+async fn tunnels_pass_through_tls_and_each_way_ends_by_itself() {
+    let _turn = machine::shared();
+    let Some(pki) = pki() else { return };
+    for upgrade in [false, true] {
+        let mut origin = Origin::start().await;
+        let scheme = if upgrade { "http" } else { "tcp" };
+        let listener =
+            json!({ "tls": pair(&pki, "", "leaf"), "upstream": format!("{scheme}://{}", origin.address) });
+        let sidecar = before(origin.address, json!({ "listeners": { "http": listener } })).await;
+        sidecar.until_ready().await;
+        let mut client = pki.client(&["root"], None).connect(sidecar.traffic).await.expect("a handshake").0;
+        let asks = "GET /a HTTP/1.1\r\nhost: app.test\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\nhello";
+        client.write_all(if upgrade { asks } else { "hello" }.as_bytes()).await.expect("taken");
+        client.flush().await.expect("taken");
+        let mut app = origin.connection().await;
+        if upgrade {
+            app.head().await;
+            app.say("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n").await;
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(client.read_u8().await.expect("a head"));
+            }
+            assert!(head.starts_with(b"HTTP/1.1 101"), "{head:?}");
+        }
+        assert_eq!(app.take(5).await, "hello");
+        client.shutdown().await.expect("it is open");
+        assert_eq!(app.end().await, "");
+        let answer = "x".repeat(1 << 20);
+        app.say(&answer).await;
+        app.finish().await;
+        let mut heard = String::new();
+        // An end without a word of TLS would be an error.
+        client.read_to_string(&mut heard).await.expect("an end in order");
+        assert!(heard == answer, "{} bytes", heard.len());
+        assert_eq!(sidecar.metric(ERRORS, "").await, 0.0);
+    }
+}
+
+#[tokio::test]
 async fn alpn_decides_and_http_2_is_preferred() {
     let _turn = machine::shared();
     let Some(pki) = pki() else { return };

@@ -38,6 +38,12 @@ impl Head {
     }
 }
 
+impl From<TcpStream> for Wire {
+    fn from(stream: TcpStream) -> Self {
+        Self { stream, buffer: Vec::new() }
+    }
+}
+
 impl Wire {
     pub async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.expect("the port accepts");
@@ -150,6 +156,22 @@ impl Wire {
         let text = self.rest();
         self.buffer.clear();
         text
+    }
+
+    /// How the other side ended the connection: with a reset, or in order. Bytes that still come are dropped.
+    pub async fn is_reset(&mut self) -> bool {
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            let read = timeout(PATIENCE, self.stream.read(&mut buffer)).await;
+            match read.expect("the connection is still open") {
+                Ok(0) => return false,
+                Ok(_) => {}
+                Err(error) => {
+                    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+                    return true;
+                }
+            }
+        }
     }
 
     /// Whether the other side ends the connection, and does not reset it.

@@ -30,6 +30,14 @@ pub fn skip(why: &str) {
     writeln!(file("skipped"), "{why}").expect("the build's directory is writable");
 }
 
+/// The most memory that a process had resident since it began, in bytes.
+pub fn peak_memory(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process of ours");
+    let peak =
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB")?.trim().parse().ok());
+    peak.map(|kilobytes: u64| kilobytes << 10).expect("every process has a peak")
+}
+
 fn open() -> File {
     file("machine.lock")
 }
