@@ -27,6 +27,7 @@ mod error;
 mod expect;
 mod fault;
 mod forward;
+mod framing;
 mod head;
 mod http1;
 mod http2;

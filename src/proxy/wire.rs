@@ -11,26 +11,8 @@
 use std::collections::VecDeque;
 
 use super::fault::Fault;
+use super::framing::{Framing, Head, Value, line_end_or};
 use super::octets::{is_target, is_token, plain, run};
-
-/// A request's body, as its head announces it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Framing {
-    None,
-    Length(u64),
-    Chunked,
-}
-
-impl Framing {
-    /// How long the body is, if its head says so.
-    pub fn length(self) -> Option<u64> {
-        match self {
-            Self::None => Some(0),
-            Self::Length(length) => Some(length),
-            Self::Chunked => None,
-        }
-    }
-}
 
 /// What is told of one request's head.
 pub type Seen = Result<Framing, Fault>;
@@ -52,19 +34,15 @@ enum At {
     Rest,
     RestLf,
     Method,
-    Target,
+    /// Whether any of it came.
+    Target(bool),
     /// That many bytes of the version came.
     Version(usize),
     LineLf,
     /// The first byte of a field's line, or the empty line.
     Field,
     Name,
-    /// A value that only must not have control characters.
-    Value,
-    /// The value of Content-Length.
-    Digits(Part),
-    /// The value of Transfer-Encoding, of which that many letters came.
-    Coding(Part, usize),
+    Value(Value),
     ValueLf,
     HeadLf,
     /// So many bytes of a body with a length.
@@ -80,41 +58,6 @@ enum At {
     Refused,
     /// A body broke.
     Broken,
-}
-
-/// Where in a value: blanks, the value, blanks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
-    Before,
-    Within,
-    After,
-}
-
-/// Of the head, or the trailers, that are being read.
-#[derive(Debug, Default)]
-struct Head {
-    /// In the trailers.
-    trailers: bool,
-    /// Bytes of the request line so far.
-    line: usize,
-    old: bool,
-    host: bool,
-    length: Option<u64>,
-    chunked: bool,
-    /// The field that the current name may turn out to be, and how many of its letters came.
-    known: Option<Known>,
-    letters: usize,
-    digits: u32,
-    /// Bytes of chunk extensions so far.
-    extensions: usize,
-}
-
-/// The fields that matter here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Known {
-    Host,
-    ContentLength,
-    TransferEncoding,
 }
 
 impl Wire {
@@ -181,31 +124,29 @@ impl Wire {
                     taken = run(bytes, is_token);
                     match taken {
                         0 => return Err(Fault::RequestLine),
-                        _ => self.line(taken)?,
+                        _ => self.head.line(taken)?,
                     }
                     At::Method
                 }
             },
             At::RestLf => lf(first, At::Rest)?,
             At::Method => match run(bytes, is_token) {
-                0 if first == b' ' => At::Target,
+                0 if first == b' ' => At::Target(false),
                 0 => return Err(line_end_or(first, Fault::RequestLine)),
                 more => {
                     taken = more;
-                    self.line(more)?;
+                    self.head.line(more)?;
                     At::Method
                 }
             },
-            At::Target => match run(bytes, is_target) {
-                // An empty target shows at the version.
-                0 if first == b' ' && self.head.letters > 0 => At::Version(0),
+            At::Target(any) => match run(bytes, is_target) {
+                0 if first == b' ' && any => At::Version(0),
                 0 if matches!(first, b' ' | b'\r') => return Err(Fault::RequestLine),
                 0 => return Err(line_end_or(first, Fault::TargetByte)),
                 more => {
                     taken = more;
-                    self.line(more)?;
-                    self.head.letters = 1;
-                    At::Target
+                    self.head.line(more)?;
+                    At::Target(true)
                 }
             },
             At::Version(seen) => match first {
@@ -221,24 +162,22 @@ impl Wire {
                 b'\r' => At::HeadLf,
                 b' ' | b'\t' => return Err(Fault::Fold),
                 _ => {
-                    self.head.known = Known::beginning(first);
-                    self.head.letters = 0;
-                    taken = self.name(bytes)?;
+                    taken = self.head.begin_name(bytes)?;
                     // Two steps in one, for speed; in trailers it matters which byte is at fault.
                     if bytes.get(taken) == Some(&b':') && !self.head.trailers {
                         taken += 1;
-                        self.named()?
+                        At::Value(self.head.colon()?)
                     } else {
                         At::Name
                     }
                 }
             },
-            At::Name if first == b':' => self.named()?,
+            At::Name if first == b':' => At::Value(self.head.colon()?),
             At::Name => {
-                taken = self.name(bytes)?;
+                taken = self.head.name(bytes)?;
                 At::Name
             }
-            At::Value => match plain(bytes) {
+            At::Value(Value::Any) => match plain(bytes) {
                 0 if first == b'\r' => At::ValueLf,
                 0 => return Err(line_end_or(first, Fault::Value)),
                 more if bytes[more..].starts_with(b"\r\n") => {
@@ -247,11 +186,10 @@ impl Wire {
                 }
                 more => {
                     taken = more;
-                    At::Value
+                    self.at
                 }
             },
-            At::Digits(part) => self.digit(part, first)?,
-            At::Coding(part, letters) => coding(part, letters, first)?,
+            At::Value(value) => self.head.value(value, first)?.map_or(At::ValueLf, At::Value),
             At::LineLf | At::ValueLf => lf(first, At::Field)?,
             At::HeadLf => {
                 lf(first, At::Rest)?;
@@ -296,141 +234,27 @@ impl Wire {
         Ok(taken)
     }
 
-    /// Counts bytes of the request line.
-    fn line(&mut self, bytes: usize) -> Result<(), Fault> {
-        self.head.line += bytes;
-        if self.head.line > LONGEST_LINE { Err(Fault::LongLine) } else { Ok(()) }
-    }
-
-    /// Reads letters of a field's name.
-    fn name(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
-        let letters = run(bytes, is_token);
-        if letters == 0 {
-            return Err(line_end_or(bytes[0], Fault::Name));
-        }
-        let head = &mut self.head;
-        if let Some(known) = head.known {
-            let rest = &known.name()[head.letters..];
-            if rest.get(..letters).is_some_and(|part| part.eq_ignore_ascii_case(&bytes[..letters])) {
-                head.letters += letters;
-            } else {
-                head.known = None;
-            }
-        }
-        Ok(letters)
-    }
-
-    /// The colon came: which field it is, and how its value is read.
-    fn named(&mut self) -> Result<At, Fault> {
-        let head = &mut self.head;
-        let Some(known) = head.known.filter(|known| head.letters == known.name().len()) else {
-            return Ok(At::Value);
-        };
-        if head.trailers {
-            return Err(Fault::Trailer);
-        }
-        match known {
-            Known::Host if head.host => Err(Fault::Host),
-            Known::Host => {
-                head.host = true;
-                Ok(At::Value)
-            }
-            Known::ContentLength if head.chunked => Err(Fault::TwoLengths),
-            Known::ContentLength if head.length.is_some() => Err(Fault::ContentLength),
-            Known::ContentLength => {
-                head.length = Some(0);
-                head.digits = 0;
-                Ok(At::Digits(Part::Before))
-            }
-            Known::TransferEncoding if head.length.is_some() => Err(Fault::TwoLengths),
-            Known::TransferEncoding if head.chunked || head.old => Err(Fault::TransferEncoding),
-            Known::TransferEncoding => {
-                head.chunked = true;
-                Ok(At::Coding(Part::Before, 0))
-            }
-        }
-    }
-
-    fn digit(&mut self, part: Part, byte: u8) -> Result<At, Fault> {
-        let head = &mut self.head;
-        match (part, byte) {
-            (Part::Before | Part::Within, b'0'..=b'9') if head.digits < MOST_DIGITS => {
-                head.digits += 1;
-                // 19 digits always fit.
-                head.length = head.length.map(|length| length * 10 + u64::from(byte - b'0'));
-                Ok(At::Digits(Part::Within))
-            }
-            (Part::Within | Part::After, b'\r') => Ok(At::ValueLf),
-            (Part::Before, b' ' | b'\t') => Ok(At::Digits(Part::Before)),
-            (Part::Within | Part::After, b' ' | b'\t') => Ok(At::Digits(Part::After)),
-            _ => Err(line_end_or(byte, Fault::ContentLength)),
-        }
-    }
-
     fn end_of_head(&mut self) -> Result<At, Fault> {
-        let head = &self.head;
-        if head.trailers {
+        if self.head.trailers {
             self.head.trailers = false;
             return Ok(At::Rest);
         }
-        if !head.host && !head.old {
-            return Err(Fault::Host);
-        }
+        let framing = self.head.framing()?;
         if self.later.len() >= MOST_AHEAD {
             return Err(Fault::Pipeline);
         }
-        let (framing, next) = match head.length {
-            _ if head.chunked => (Framing::Chunked, At::Size(0, 0)),
-            Some(0) => (Framing::Length(0), At::Rest),
-            Some(length) => (Framing::Length(length), At::Body(length)),
-            None => (Framing::None, At::Rest),
-        };
         self.push(Ok(framing));
-        Ok(next)
-    }
-}
-
-impl Known {
-    /// What a name may be, by its first letter.
-    fn beginning(letter: u8) -> Option<Self> {
-        match letter | 0x20 {
-            b'h' => Some(Self::Host),
-            b'c' => Some(Self::ContentLength),
-            b't' => Some(Self::TransferEncoding),
-            _ => None,
-        }
-    }
-
-    const fn name(self) -> &'static [u8] {
-        match self {
-            Self::Host => b"host",
-            Self::ContentLength => b"content-length",
-            Self::TransferEncoding => b"transfer-encoding",
-        }
-    }
-}
-
-fn coding(part: Part, letters: usize, byte: u8) -> Result<At, Fault> {
-    let whole = letters == CHUNKED.len();
-    match byte {
-        b'\r' if whole => Ok(At::ValueLf),
-        b' ' | b'\t' if part == Part::Before => Ok(At::Coding(Part::Before, 0)),
-        b' ' | b'\t' if whole => Ok(At::Coding(Part::After, letters)),
-        _ if part != Part::After && CHUNKED.get(letters) == Some(&byte.to_ascii_lowercase()) => {
-            Ok(At::Coding(Part::Within, letters + 1))
-        }
-        _ => Err(line_end_or(byte, Fault::TransferEncoding)),
+        Ok(match framing {
+            Framing::None | Framing::Length(0) => At::Rest,
+            Framing::Length(length) => At::Body(length),
+            Framing::Chunked => At::Size(0, 0),
+        })
     }
 }
 
 /// The line ends here, as it must.
 fn lf(byte: u8, next: At) -> Result<At, Fault> {
     if byte == b'\n' { Ok(next) } else { Err(Fault::BareCr) }
-}
-
-/// The fault of a byte that stands where it must not.
-fn line_end_or(byte: u8, fault: Fault) -> Fault {
-    if byte == b'\n' { Fault::BareLf } else { fault }
 }
 
 /// How many of these bytes belong to a body of which that many are left, and how many are left then.
@@ -442,14 +266,8 @@ fn skip(bytes: &[u8], left: u64) -> (usize, u64) {
 /// Before the last digit.
 const VERSION: &[u8] = b"HTTP/1.";
 
-const CHUNKED: &[u8] = b"chunked";
-
-const LONGEST_LINE: usize = 16 << 10;
-
 /// Of all chunks of a body together.
 const MOST_EXTENSIONS: usize = 16 << 10;
-
-const MOST_DIGITS: u32 = 19;
 
 const MOST_HEX: u32 = 16;
 

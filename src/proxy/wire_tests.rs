@@ -1,6 +1,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::super::framing::LONGEST_LINE;
 use super::*;
 
 /// What is seen of these bytes, and how many of them are sound.

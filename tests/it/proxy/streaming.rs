@@ -128,6 +128,53 @@ async fn early_answer_reaches_a_client_that_still_sends() {
 }
 
 #[tokio::test]
+async fn body_that_nobody_reads_is_no_request_after_an_early_answer() {
+    let _turn = machine::shared();
+    let (sidecar, mut origin) = house(json!({})).await;
+    // An app that answers the head on each connection, and reads nothing behind it.
+    let (heard, mut lines) = tokio::sync::mpsc::unbounded_channel();
+    let app = tokio::spawn(async move {
+        let mut kept = Vec::new();
+        loop {
+            let mut wire = origin.connection().await;
+            let _ = heard.send(wire.head().await.line);
+            wire.say("HTTP/1.1 401 Unauthorized\r\nconnection: close\r\ncontent-length: 2\r\n\r\nno").await;
+            kept.push(wire);
+        }
+    });
+    let smuggled = "GET /smuggled HTTP/1.1\r\nhost: app.test\r\n\r\n";
+    for (times, framing) in [(100, "length"), (100, "chunks"), (100_000, "length"), (100_000, "chunks")] {
+        let body = smuggled.repeat(times);
+        let head = "POST /a HTTP/1.1\r\nhost: app.test\r\n";
+        let request = match framing {
+            "length" => format!("{head}content-length: {}\r\n\r\n{body}", body.len()),
+            _ => {
+                format!("{head}transfer-encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len())
+            }
+        };
+        let mut uploader = client(&sidecar).await;
+        uploader.say(&request).await;
+        let (head, body) = uploader.answer().await;
+        assert_eq!((head.status(), body.as_str()), (401, "no"), "{times} by {framing}");
+        assert_eq!(lines.recv().await.as_deref(), Some("POST /a HTTP/1.1"));
+        // The next request on it is served or not; nothing of that body is one.
+        let last = GET.replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n");
+        uploader.say(&last).await;
+        let said = uploader.end().await;
+        let answers = said.matches("HTTP/1.1 401 ").count();
+        assert!(answers <= 1, "{times} by {framing}: {said}");
+        let mut next = client(&sidecar).await;
+        next.say(GET).await;
+        assert_eq!(next.answer().await.1, "no");
+        for _ in 0..=answers {
+            assert_eq!(lines.recv().await.as_deref(), Some("GET /a HTTP/1.1"), "{times} by {framing}");
+        }
+        assert!(lines.try_recv().is_err(), "{times} by {framing}");
+    }
+    app.abort();
+}
+
+#[tokio::test]
 async fn client_that_still_sends_when_it_is_refused_is_not_reset() {
     let _turn = machine::shared();
     let (sidecar, origin) = house(json!({})).await;
