@@ -75,6 +75,27 @@ async fn upgraded_connection_carries_bytes_and_those_that_came_early_first() {
 }
 
 #[tokio::test]
+async fn bytes_of_a_tunnel_are_not_read_as_requests() {
+    let _turn = machine::shared();
+    let (sidecar, mut origin) = house(json!({})).await;
+    let (mut client, mut app) = upgraded(&sidecar, &mut origin).await;
+    // Each would be refused outside: bad chunks, two lengths, no Host, many heads that nobody asks for.
+    let post = "POST /a HTTP/1.1\r\nhost: app.test\r\n";
+    let bad = [
+        format!("{post}transfer-encoding: chunked\r\n\r\nno size\r\n"),
+        format!("{post}content-length: 1\r\ncontent-length: 2\r\n\r\nabc"),
+        "GET /a HTTP/1.1\r\n\r\n".to_owned(),
+        GET.repeat(1000),
+    ];
+    for text in bad {
+        client.say(&text).await;
+        assert_eq!(app.take(text.len()).await, text);
+        app.say(&text).await;
+        assert_eq!(client.take(text.len()).await, text);
+    }
+}
+
+#[tokio::test]
 async fn app_may_end_its_way_first() {
     let _turn = machine::shared();
     let (sidecar, mut origin) = house(json!({})).await;
