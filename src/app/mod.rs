@@ -149,6 +149,7 @@ async fn serve(sources: Sources, loaded: Loaded, telemetry: Telemetry) -> Result
         gate: gate.clone(),
         targets,
         warmup_token: token,
+        traffic: Some(traffic.clone()),
         pokes,
         last_answer: None,
         figures: figures.clone(),

@@ -83,6 +83,7 @@ pub fn gate_observer(metrics: Metrics, events: broadcast::Sender<Arc<str>>, ramp
         }
         if let Some(transition) = transition {
             match transition.to {
+                Phase::Ready if is_of_traffic(event, report) => ramps.rejoined(transition.at),
                 Phase::Ready => ramps.opened(transition.at),
                 Phase::Starting => ramps.armed(),
                 Phase::Failing | Phase::Draining | Phase::Drained => {}
@@ -90,6 +91,12 @@ pub fn gate_observer(metrics: Metrics, events: broadcast::Sender<Arc<str>>, ramp
             moved(transition, report, &metrics, &events);
         }
     })
+}
+
+/// Whether it is the verdict on live traffic that changed.
+fn is_of_traffic(event: &Event, report: &gate::Report) -> bool {
+    let Event::Checked { check: name, .. } = event else { return false };
+    report.checks.iter().any(|check| check.name == *name && check.kind == "traffic")
 }
 
 fn moved(

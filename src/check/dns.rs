@@ -25,6 +25,7 @@ pub(super) const KIND: Kind = Kind {
         schema: |generator: &mut SchemaGenerator| Keys::json_schema(generator),
         schemes: &["dns"],
         from_url,
+        defaults: config::Defaults::COMMON,
     },
     build: |spec, _| Box::new(Dns { keys: own::parse(&spec.own).expect("configuration accepted the keys") }),
 };

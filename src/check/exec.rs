@@ -34,6 +34,7 @@ pub(super) const KIND: Kind = Kind {
         schema: |generator: &mut SchemaGenerator| Keys::json_schema(generator),
         schemes: &[],
         from_url: |_| Err("exec cannot be written as a URL".to_owned()),
+        defaults: config::Defaults::COMMON,
     },
     build: |spec, _| {
         let keys = own::parse(&spec.own).expect("configuration accepted the keys");

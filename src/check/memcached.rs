@@ -21,6 +21,7 @@ pub(super) const KIND: Kind = Kind {
         schema: |generator: &mut SchemaGenerator| Keys::json_schema(generator),
         schemes: &["memcached"],
         from_url: |url| peer::from_url(url, 11211),
+        defaults: config::Defaults::COMMON,
     },
     build: |spec, _| {
         Box::new(Memcached { keys: own::parse(&spec.own).expect("configuration accepted the keys") })

@@ -20,6 +20,7 @@ mod postgres;
 mod redis;
 mod tcp;
 mod tls;
+mod traffic;
 mod trust;
 mod values;
 mod warmup;
@@ -34,6 +35,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::config::{self, CheckSpec};
+
+pub use crate::traffic::Traffic;
 
 /// One way to gain evidence. Runs on the checks thread; never blocks it.
 pub trait Check {
@@ -53,6 +56,9 @@ pub trait Check {
     fn once_per_arm(&self) -> bool {
         false
     }
+
+    /// The gate was armed anew: the app that runs now is another than the one that was seen before.
+    fn armed(&self) {}
 }
 
 pub type CheckFuture<'a> = Pin<Box<dyn Future<Output = CheckResult> + 'a>>;
@@ -101,6 +107,8 @@ pub struct Context {
     /// Secret of this process: a request that carries it in [`WARMUP_HEADER`](crate::traffic::WARMUP_HEADER) passes the gate and is not
     /// counted as traffic.
     pub warmup_token: Arc<str>,
+    /// What the data plane counts; None where no sidecar runs.
+    pub traffic: Option<Traffic>,
     /// Where news of a long run goes.
     pub report: Rc<dyn Fn(Report)>,
 }
@@ -159,5 +167,6 @@ pub const KINDS: &[Kind] = &[
     redis::KIND,
     tcp::KIND,
     tls::KIND,
+    traffic::KIND,
     warmup::KIND,
 ];

@@ -30,6 +30,7 @@ pub(super) const KIND: Kind = Kind {
             }
             Ok(keys)
         },
+        defaults: config::Defaults::COMMON,
     },
     build: |spec, _| Box::new(Mqtt { keys: own::parse(&spec.own).expect("configuration accepted the keys") }),
 };

@@ -33,6 +33,7 @@ pub(super) const KIND: Kind = Kind {
         schema: |generator: &mut SchemaGenerator| Keys::json_schema(generator),
         schemes: &["mysql", "mariadb"],
         from_url: |url| peer::from_url(url, 3306),
+        defaults: config::Defaults::COMMON,
     },
     build: |spec, _| {
         Box::new(MySql { keys: own::parse(&spec.own).expect("configuration accepted the keys") })

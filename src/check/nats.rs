@@ -23,6 +23,7 @@ pub(super) const KIND: Kind = Kind {
         schema: |generator: &mut SchemaGenerator| Keys::json_schema(generator),
         schemes: &["nats"],
         from_url: |url| peer::from_url(url, 4222),
+        defaults: config::Defaults::COMMON,
     },
     build: |spec, _| Box::new(Nats { keys: own::parse(&spec.own).expect("configuration accepted the keys") }),
 };

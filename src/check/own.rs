@@ -5,7 +5,7 @@
 
 use serde::de::DeserializeOwned;
 
-use crate::config::{KeyError, Own};
+use crate::config::{KeyError, Listener, Own};
 
 /// Reads the keys of a kind.
 ///
@@ -25,6 +25,30 @@ pub(super) fn parse<T: DeserializeOwned>(own: &Own) -> Result<T, Vec<KeyError>> 
 pub(super) fn problem(path: &str, message: impl Into<String>) -> KeyError {
     let path = path.split('.').filter(|part| !part.is_empty()).map(str::to_owned).collect();
     KeyError { path, message: message.into(), known: Vec::new() }
+}
+
+/// What is wrong with a key `listener` that names one of those that carry requests, or the only one.
+pub(super) fn listener(name: Option<&str>, listeners: &[Listener]) -> Vec<KeyError> {
+    let names = || listeners.iter().map(|listener| listener.name.as_str()).collect::<Vec<_>>().join(", ");
+    let meant = listeners.iter().find(|listener| name.is_none_or(|name| listener.name == name));
+    match (name, meant) {
+        (Some(name), None) => {
+            let message = format!("there is no listener {name}, expected one of {}", names());
+            vec![problem("listener", message)]
+        }
+        (None, _) if listeners.len() > 1 => {
+            let message = format!("missing while there are several listeners, expected one of {}", names());
+            vec![problem("listener", message)]
+        }
+        (_, Some(listener)) if !listener.upstream.scheme.is_http() => {
+            let message = format!(
+                "listener {} carries bytes and no requests (tcp://{}), expected one in front of an app that speaks HTTP",
+                listener.name, listener.upstream.address,
+            );
+            vec![problem("listener", message)]
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// Turns collected problems into the result of `accept`.

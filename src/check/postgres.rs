@@ -38,6 +38,7 @@ pub(super) const KIND: Kind = Kind {
         schema: |generator: &mut SchemaGenerator| Keys::json_schema(generator),
         schemes: &["postgres", "postgresql"],
         from_url: |url| peer::from_url(url, 5432),
+        defaults: config::Defaults::COMMON,
     },
     build: |spec, _| {
         Box::new(Postgres { keys: own::parse(&spec.own).expect("configuration accepted the keys") })

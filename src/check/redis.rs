@@ -30,6 +30,7 @@ pub(super) const KIND: Kind = Kind {
             }
             Ok(keys)
         },
+        defaults: config::Defaults::COMMON,
     },
     build: |spec, _| {
         Box::new(Redis { keys: own::parse(&spec.own).expect("configuration accepted the keys") })

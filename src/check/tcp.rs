@@ -22,6 +22,7 @@ pub(super) const KIND: Kind = Kind {
         schema: |generator: &mut SchemaGenerator| Keys::json_schema(generator),
         schemes: &["tcp"],
         from_url,
+        defaults: config::Defaults::COMMON,
     },
     build: |spec, _| Box::new(Tcp { keys: own::parse(&spec.own).expect("configuration accepted the keys") }),
 };

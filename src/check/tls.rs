@@ -34,6 +34,7 @@ pub(super) const KIND: Kind = Kind {
         schema: |generator: &mut SchemaGenerator| Keys::json_schema(generator),
         schemes: &["tls"],
         from_url,
+        defaults: config::Defaults::COMMON,
     },
     build: |spec, _| Box::new(Tls { keys: own::parse(&spec.own).expect("configuration accepted the keys") }),
 };

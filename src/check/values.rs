@@ -127,6 +127,10 @@ impl fmt::Debug for Headers {
 pub(super) struct Expect(Vec<RangeInclusive<u16>>);
 
 impl Expect {
+    pub(super) fn of(statuses: RangeInclusive<u16>) -> Self {
+        Self(vec![statuses])
+    }
+
     pub(super) fn accepts(&self, status: u16) -> bool {
         self.0.iter().any(|range| range.contains(&status))
     }

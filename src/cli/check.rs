@@ -86,7 +86,8 @@ pub fn reference_table() -> String {
 async fn run(spec: &CheckSpec) -> CheckResult {
     let kind =
         KINDS.iter().find(|kind| kind.config.name == spec.kind).expect("configuration knows the same kinds");
-    let context = Context { targets: Rc::new([]), warmup_token: "".into(), report: Rc::new(|_| ()) };
+    let context =
+        Context { targets: Rc::new([]), warmup_token: "".into(), traffic: None, report: Rc::new(|_| ()) };
     let check = (kind.build)(spec, context);
     let deadline = check.deadline(spec.timeout);
     match tokio::time::timeout(deadline, check.run()).await {

@@ -3,6 +3,8 @@
 //! An entry becomes a [`Draft`] first, whatever is wrong with it, so that the rules that span checks can
 //! see all of them; [`Draft::spec`] makes the resolved check.
 
+use std::num::NonZeroU32;
+
 use serde_json::{Map, Value};
 
 use super::error::{Report, unknown};
@@ -10,7 +12,8 @@ use super::fit::{is_planned, shown};
 use super::place::Path;
 use super::raw::RawCheck;
 use super::tree::Tree;
-use super::{CheckSpec, KeyError, Kind, Listener, Own};
+use super::units::Period;
+use super::{CheckSpec, Defaults, KeyError, Kind, Listener, Own};
 
 /// An entry as far as it could be read.
 #[derive(Debug)]
@@ -49,7 +52,17 @@ impl Draft {
         for kind in kinds {
             tree.remove(&[path.as_slice(), &[kind.name.to_owned()]].concat());
         }
-        let raw = tree.fit::<RawCheck>(&path, report).with_dependent_defaults();
+        let defaults = own.as_ref().map_or(Defaults::COMMON, |(index, _)| kinds[*index].defaults);
+        let written = |key: &str| tree.get(&[path.as_slice(), &[key.to_owned()]].concat()).is_some();
+        let (paced, counted) = (written("interval"), written("failure_threshold"));
+        let mut raw = tree.fit::<RawCheck>(&path, report);
+        if !paced {
+            raw.interval = Period(defaults.interval);
+        }
+        if !counted {
+            raw.failure_threshold = NonZeroU32::new(defaults.failure_threshold).unwrap_or(NonZeroU32::MIN);
+        }
+        let raw = raw.with_dependent_defaults();
         Draft { name: name.to_owned(), raw, own }
     }
 
@@ -251,4 +264,4 @@ fn refuse(at: &[String], error: &KeyError, tree: &Tree, report: &mut Report) {
 }
 
 /// Kinds of the contract that a later version will know.
-const PLANNED_KINDS: &[&str] = &["amqp", "kafka", "mongodb", "traffic"];
+const PLANNED_KINDS: &[&str] = &["amqp", "kafka", "mongodb"];

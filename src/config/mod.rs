@@ -199,6 +199,19 @@ pub struct Kind {
     pub schemes: &'static [&'static str],
     /// Own keys for a `--check` URL of one of `schemes`; the error says what is wrong with it.
     pub from_url: fn(&str) -> Result<Value, String>,
+    pub defaults: Defaults,
+}
+
+/// The common keys whose default depends on the kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Defaults {
+    pub interval: Duration,
+    pub failure_threshold: u32,
+}
+
+impl Defaults {
+    /// Those of most kinds.
+    pub const COMMON: Self = Self { interval: Duration::from_secs(5), failure_threshold: 3 };
 }
 
 impl fmt::Debug for Kind {

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -29,7 +29,9 @@ pub struct Shared {
     /// Places for connections of our own warm-up clients, where those have an entrance of their own.
     pub warmup_connections: Arc<Semaphore>,
     /// Places at the app, if `limits.in_flight` is on.
-    pub in_flight: ArcSwapOption<Semaphore>,
+    in_flight: ArcSwapOption<Semaphore>,
+    /// Whether there are such places: all that most requests ask.
+    limited: AtomicBool,
     pub ramp: Climb,
     waiting: AtomicUsize,
     /// Places for connections that a reload took away while they were in use.
@@ -38,6 +40,7 @@ pub struct Shared {
 
 impl Shared {
     pub fn new(listener: &Listener, warmup_token: &Arc<str>) -> Self {
+        let first = first_places(listener);
         let ramp = Climb::default();
         ramp.configure(listener);
         Self {
@@ -46,7 +49,8 @@ impl Shared {
             warmup_token: Arc::clone(warmup_token),
             connections: Arc::new(Semaphore::new(listener.limits.connections)),
             warmup_connections: Arc::new(Semaphore::new(WARMUP_CONNECTIONS)),
-            in_flight: ArcSwapOption::new(first_places(listener)),
+            limited: AtomicBool::new(first.is_some()),
+            in_flight: ArcSwapOption::new(first),
             waiting: AtomicUsize::new(0),
             excess: AtomicUsize::new(0),
         }
@@ -64,8 +68,20 @@ impl Shared {
         }
         self.ramp.configure(new);
         if old.limits.in_flight != new.limits.in_flight {
-            self.in_flight.store(places(new));
+            self.limit(places(new));
         }
+    }
+
+    /// The places at the app, if their number is limited right now.
+    pub fn places(&self) -> Option<Arc<Semaphore>> {
+        if self.limited.load(Ordering::Relaxed) { self.in_flight.load_full() } else { None }
+    }
+
+    /// Sets the places at the app. Requests that hold one of the old ones keep it.
+    pub fn limit(&self, places: Option<Arc<Semaphore>>) {
+        let limited = places.is_some();
+        self.in_flight.store(places);
+        self.limited.store(limited, Ordering::Relaxed);
     }
 
     /// Takes back the place of a connection that ended.

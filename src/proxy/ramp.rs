@@ -5,7 +5,7 @@
 //! `layers::admit`). While the gate has not opened, the share at the start holds.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
@@ -24,12 +24,17 @@ impl Ramps {
 
     /// The gate was armed: back to the share at the start.
     pub fn armed(&self) {
-        self.0.iter().for_each(|shared| shared.ramp.lay(shared, None));
+        self.0.iter().for_each(|shared| shared.ramp.lay(shared, None, None));
     }
 
     /// The gate opened: from now on it grows.
     pub fn opened(&self, now: Instant) {
-        self.0.iter().for_each(|shared| shared.ramp.lay(shared, Some(now)));
+        self.0.iter().for_each(|shared| shared.ramp.lay(shared, None, Some(now)));
+    }
+
+    /// The gate opened for an app that had left for its traffic: a trickle comes first, also without a ramp.
+    pub fn rejoined(&self, now: Instant) {
+        self.0.iter().for_each(|shared| shared.ramp.lay(shared, Some(TRICKLE), Some(now)));
     }
 }
 
@@ -39,7 +44,10 @@ pub struct Climb(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
+    /// As configured.
     ramp: Option<Ramp>,
+    /// The one under way.
+    current: Option<Ramp>,
     /// Places at the end.
     full: usize,
     /// Whether the places stay when the ramp is over.
@@ -59,28 +67,29 @@ impl Climb {
     }
 
     /// Begins with the share at the start; grows only if it `began`.
-    fn lay(&self, shared: &Shared, began: Option<Instant>) {
+    fn lay(&self, shared: &Shared, otherwise: Option<Ramp>, began: Option<Instant>) {
         let mut state = self.lock();
-        let Some(ramp) = state.ramp else { return };
+        let Some(ramp) = state.ramp.or(otherwise) else { return };
+        state.current = Some(ramp);
         let first = share(state.full, ramp.from);
         state.granted = Some(first);
         state.began = began;
-        shared.in_flight.store(Some(Arc::new(Semaphore::new(first))));
+        shared.limit(Some(Arc::new(Semaphore::new(first))));
     }
 
     /// Adds the places that time has earned; takes the ramp away at its end.
     pub fn grow(&self, shared: &Shared, now: Instant) {
         let mut state = self.lock();
-        let (Some(ramp), Some(granted), Some(began)) = (state.ramp, state.granted, state.began) else {
+        let (Some(ramp), Some(granted), Some(began)) = (state.current, state.granted, state.began) else {
             return;
         };
         let elapsed = now.saturating_duration_since(began).as_secs_f64() / ramp.over.as_secs_f64();
         let earned = share(state.full, ramp.from + (1.0 - ramp.from) * elapsed.min(1.0));
         if elapsed >= 1.0 && !state.stays {
             state.granted = None;
-            return shared.in_flight.store(None);
+            return shared.limit(None);
         }
-        if let Some(places) = &*shared.in_flight.load()
+        if let Some(places) = shared.places()
             && earned > granted
         {
             places.add_permits(earned - granted);
@@ -104,6 +113,9 @@ fn share(full: usize, share: f64) -> usize {
     ((full as f64 * share - 1e-6).ceil() as usize).clamp(1, full)
 }
 
+/// Enough for the evidence that closes the case, or opens it again.
+const TRICKLE: Ramp = Ramp { from: 0.1, over: Duration::from_secs(10) };
+
 /// What a ramp without `limits.in_flight` grows to before it is taken away.
 const FULL: usize = 100;
 
@@ -120,8 +132,6 @@ pub fn first_places(listener: &Listener) -> Option<Arc<Semaphore>> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn listener(in_flight: Option<usize>) -> Listener {
@@ -132,7 +142,7 @@ mod tests {
     }
 
     fn free(shared: &Shared) -> Option<usize> {
-        shared.in_flight.load().as_ref().map(|places| places.available_permits())
+        shared.places().map(|places| places.available_permits())
     }
 
     #[test]
@@ -169,10 +179,15 @@ mod tests {
     }
 
     #[test]
-    fn listener_without_a_ramp_keeps_its_places() {
+    fn listener_without_a_ramp_keeps_its_places_but_for_a_trickle() {
         let plain = Listener::default();
         let shared = Arc::new(Shared::new(&plain, &"".into()));
-        Ramps::new([Arc::clone(&shared)]).opened(Instant::now());
+        let (ramps, now) = (Ramps::new([Arc::clone(&shared)]), Instant::now());
+        ramps.opened(now);
+        assert_eq!(free(&shared), None);
+        ramps.rejoined(now);
+        assert_eq!(free(&shared), Some(10));
+        shared.ramp.grow(&shared, now + TRICKLE.over);
         assert_eq!(free(&shared), None);
     }
 }

@@ -25,7 +25,7 @@ use serde_json::Value;
 use tokio::sync::watch as tokio_watch;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
-use crate::check::{Kind, Report, Target};
+use crate::check::{Kind, Report, Target, Traffic};
 use crate::config::{CheckSpec, Config, Gates, Listener};
 use crate::gate::{CheckRule, Event, Gate, Role};
 use crate::metrics::RunResult;
@@ -45,6 +45,8 @@ pub struct Setup {
     pub targets: Vec<Target>,
     /// See [`Context::warmup_token`](crate::check::Context::warmup_token).
     pub warmup_token: Arc<str>,
+    /// What the data plane counts, for checks that judge it.
+    pub traffic: Option<Traffic>,
     /// Built from the listeners of the first configuration; the data plane has a clone.
     pub pokes: Pokes,
     /// When the app behind the listener with this number last answered a request: while that is recent,
@@ -145,6 +147,7 @@ async fn supervise(setup: Setup, mut configs: tokio_watch::Receiver<Arc<Config>>
         gate: setup.gate,
         targets: setup.targets.into(),
         warmup_token: setup.warmup_token,
+        traffic: setup.traffic,
         figures: setup.figures,
         observer: setup.observer,
         seed: setup.seed,
@@ -195,6 +198,7 @@ struct Shared {
     gate: Gate,
     targets: Rc<[Target]>,
     warmup_token: Arc<str>,
+    traffic: Option<Traffic>,
     figures: Figures,
     observer: Observer,
     seed: u64,

@@ -44,6 +44,7 @@ impl Schedule {
         let context = Context {
             targets: Rc::clone(&shared.targets),
             warmup_token: Arc::clone(&shared.warmup_token),
+            traffic: shared.traffic.clone(),
             report: {
                 let (shared, name, arm) = (Rc::clone(&shared), Arc::clone(&name), Rc::clone(&arm));
                 Rc::new(move |report| shared.heard(&name, arm.get(), &report))
@@ -66,6 +67,7 @@ impl Schedule {
             words.mark_unchanged();
             let arm = self.shared.gate.view().report().arm;
             self.arm.set(arm);
+            self.check.armed();
             let shared = Rc::clone(&self.shared);
             tokio::select! {
                 biased;

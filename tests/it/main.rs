@@ -29,4 +29,5 @@ mod reload;
 mod restarting;
 mod rolling;
 mod support;
+mod traffic;
 mod truth;

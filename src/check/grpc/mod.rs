@@ -41,6 +41,7 @@ pub(super) const KIND: Kind = Kind {
         schema: |generator: &mut SchemaGenerator| Keys::json_schema(generator),
         schemes: &["grpc", "grpcs"],
         from_url,
+        defaults: config::Defaults::COMMON,
     },
     build: |spec, _| {
         let keys: Keys = own::parse(&spec.own).expect("configuration accepted the keys");

@@ -52,6 +52,7 @@ pub(super) const KIND: Kind = Kind {
         schema: |generator: &mut SchemaGenerator| Keys::json_schema(generator),
         schemes: &["http", "https"],
         from_url: |url| parse_url(url).map(|_| json!({ "url": url })),
+        defaults: config::Defaults::COMMON,
     },
     build: |spec, _| Box::new(Http::new(own::parse(&spec.own).expect("configuration accepted the keys"))),
 };

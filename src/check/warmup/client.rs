@@ -142,6 +142,24 @@ pub(super) async fn keep_sending(
     client.close().await;
 }
 
+/// Sends each request once, until one is not answered well: then why.
+pub(super) async fn send_each(plan: Arc<Plan>) -> Result<(), String> {
+    let count = plan.recipes.len();
+    let mut client = Client::new(plan);
+    let mut verdict = Ok(());
+    for recipe in 0..count {
+        verdict = match client.send(recipe).await {
+            Ok(answered) => answered.why.map_or(Ok(()), Err),
+            Err(Unreachable(error)) => Err(format!("cannot connect to the listener: {error}")),
+        };
+        if verdict.is_err() {
+            break;
+        }
+    }
+    client.close().await;
+    verdict
+}
+
 /// Why there is no answer to judge.
 pub(super) enum Trouble {
     Unreachable(std::io::Error),

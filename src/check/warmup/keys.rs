@@ -80,30 +80,7 @@ pub(super) enum OnBudgetExhausted {
 
 pub(super) fn accept(own: &Own, listeners: &[Listener]) -> Result<(), Vec<KeyError>> {
     let keys: Keys = own::parse(own)?;
-    let mut problems = Vec::new();
-    let names = || listeners.iter().map(|listener| listener.name.as_str()).collect::<Vec<_>>();
-    match &keys.listener {
-        Some(name) if !listeners.iter().any(|listener| listener.name == *name) => {
-            let message = format!("there is no listener {name}, expected one of {}", names().join(", "));
-            problems.push(own::problem("listener", message));
-        }
-        None if listeners.len() > 1 => {
-            let message =
-                format!("missing while there are several listeners, expected one of {}", names().join(", "));
-            problems.push(own::problem("listener", message));
-        }
-        name => {
-            let mut listeners = listeners.iter();
-            let through = listeners.find(|listener| name.as_ref().is_none_or(|name| listener.name == *name));
-            if let Some(listener) = through.filter(|listener| !listener.upstream.scheme.is_http()) {
-                let message = format!(
-                    "listener {} carries bytes and no requests (tcp://{}), expected one in front of an app that speaks HTTP",
-                    listener.name, listener.upstream.address,
-                );
-                problems.push(own::problem("listener", message));
-            }
-        }
-    }
+    let mut problems = own::listener(keys.listener.as_deref(), listeners);
     if keys.requests.is_empty() {
         problems
             .push(own::problem("requests", "the list is empty, expected at least one request, e.g. GET /"));

@@ -30,7 +30,7 @@ use tokio::task::JoinSet;
 
 use self::client::{Answered, Plan, Unreachable, keep_sending};
 use self::keys::{Keys, OnBudgetExhausted, accept, p95};
-use self::requests::Listed;
+pub(in crate::check) use self::requests::Listed;
 use self::stats::{Figures, Stats};
 use super::own;
 use super::{Check, CheckError, CheckFuture, CheckResult, Context, Evidence, Kind, Report};
@@ -47,9 +47,38 @@ pub(super) const KIND: Kind = Kind {
         schema: |generator: &mut SchemaGenerator| Keys::json_schema(generator),
         schemes: &[],
         from_url: |_| Err("a warm-up needs more than a URL, expected it in a configuration file".to_owned()),
+        defaults: config::Defaults::COMMON,
     },
     build: |spec, context| Box::new(Warmup::new(spec, context)),
 };
+
+/// Sends each of the requests once through the listener, one after the other.
+///
+/// # Errors
+///
+/// One line: the first that was not answered as it expects, or the listener itself.
+pub(in crate::check) async fn send_once(
+    context: &Context,
+    listener: &str,
+    requests: &[Listed],
+    timeout: Duration,
+) -> Result<(), String> {
+    let Some(target) = context.targets.iter().find(|target| target.listener == listener) else {
+        return Err(format!("there is no listener {listener}"));
+    };
+    let plan = plan(context, target, requests, timeout);
+    client::send_each(Arc::new(plan)).await
+}
+
+fn plan(context: &Context, target: &super::Target, requests: &[Listed], timeout: Duration) -> Plan {
+    let token = HeaderValue::try_from(&*context.warmup_token).expect("a token is a header value");
+    Plan {
+        address: target.address,
+        timeout,
+        recipes: requests.iter().map(Listed::recipe).collect(),
+        token: (HeaderName::from_static(WARMUP_HEADER), token),
+    }
+}
 
 struct Warmup {
     name: String,
@@ -85,7 +114,7 @@ impl Warmup {
             let reason = "a warm-up goes through a running sidecar's listener, and there is none here";
             return Err(CheckError::Skipped { reason: reason.to_owned() });
         };
-        let plan = Arc::new(self.plan(target));
+        let plan = Arc::new(plan(&self.context, target, &self.keys.requests, self.timeout));
         let began = Instant::now();
         let mut run = Run { stats: Stats::new(self.keys.min_requests), last_failure: None, began };
         let (send, mut results) = mpsc::channel(self.keys.concurrency);
@@ -133,16 +162,6 @@ impl Warmup {
         results.close();
         let _ = tokio::time::timeout(FAREWELL, async { while clients.join_next().await.is_some() {} }).await;
         verdict
-    }
-
-    fn plan(&self, target: &super::Target) -> Plan {
-        let token = HeaderValue::try_from(&*self.context.warmup_token).expect("a token is a header value");
-        Plan {
-            address: target.address,
-            timeout: self.timeout,
-            recipes: self.keys.requests.iter().map(Listed::recipe).collect(),
-            token: (HeaderName::from_static(WARMUP_HEADER), token),
-        }
     }
 
     fn exhausted(&self, run: &Run) -> CheckResult {

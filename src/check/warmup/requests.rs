@@ -20,7 +20,7 @@ use crate::config::KeyError;
 /// A request of the list, in either notation.
 #[derive(Clone, Debug, JsonSchema)]
 #[schemars(inline, with = "Notation")]
-pub(super) struct Listed(RequestKeys);
+pub(in crate::check) struct Listed(RequestKeys);
 
 #[derive(JsonSchema)]
 #[serde(untagged)]
@@ -80,7 +80,7 @@ impl<'de> Deserialize<'de> for Listed {
 
 impl Listed {
     /// What cannot be sent; `path` leads to this request.
-    pub(super) fn problems(&self, path: &str) -> Vec<KeyError> {
+    pub(in crate::check) fn problems(&self, path: &str) -> Vec<KeyError> {
         let keys = &self.0;
         let fields = [("headers", &keys.headers), ("metadata", &keys.metadata)];
         let given = fields.into_iter().filter_map(|(key, fields)| Some((key, fields.as_ref()?)));

@@ -60,6 +60,7 @@ fn kinds() -> [Kind; 2] {
             accept: |own, _| accept(own, TCP, "address"),
             schema: |_: &mut SchemaGenerator| json_schema!({ "type": "object", "properties": { "address": { "type": "string" } } }),
             schemes: &["tcp"],
+            defaults: Defaults::COMMON,
             from_url: |url| match url.strip_prefix("tcp://") {
                 Some(address) if address.contains(':') => Ok(json!({ "address": address })),
                 _ => Err(format!("{url}: no port, expected tcp://host:port")),
@@ -75,6 +76,7 @@ fn kinds() -> [Kind; 2] {
                     "retries": { "type": "integer", "default": 2 } } })
             },
             schemes: &["http", "https"],
+            defaults: Defaults::COMMON,
             from_url: |url| Ok(json!({ "url": url })),
         },
     ]

@@ -35,11 +35,7 @@ where
     }
 
     fn call(&mut self, inbound: Inbound) -> Self::Future {
-        let listener = &inbound.settings.listener;
-        if (listener.limits.in_flight.is_none() && listener.ramp.is_none()) || inbound.warmup {
-            return Passage::straight(self.0.call(inbound));
-        }
-        let Some(places) = inbound.lane.shared.in_flight.load_full() else {
+        let Some(places) = inbound.lane.shared.places().filter(|_| !inbound.warmup) else {
             return Passage::straight(self.0.call(inbound));
         };
         let mut service = self.0.clone();

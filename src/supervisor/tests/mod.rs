@@ -54,6 +54,7 @@ const fn kind(name: &'static str, build: fn(&CheckSpec, Context) -> Box<dyn Chec
             schema: |_| schemars::Schema::default(),
             schemes: &[],
             from_url: |_| Err("no such scheme".to_owned()),
+            defaults: config::Defaults::COMMON,
         },
         build,
     }
@@ -169,6 +170,7 @@ async fn supervised_with<T>(seed: u64, checks: Vec<CheckSpec>, body: impl AsyncF
         gate: gate.clone(),
         targets: Vec::new(),
         warmup_token: "secret".into(),
+        traffic: None,
         pokes: Pokes::new(&[]),
         last_answer: None,
         figures: Figures::default(),

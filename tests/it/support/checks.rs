@@ -52,6 +52,7 @@ pub async fn run_with(
     let context = Context {
         targets: target.into_iter().map(|address| Target { listener: "http".to_owned(), address }).collect(),
         warmup_token: "token-of-the-test".into(),
+        traffic: None,
         report: Rc::new(move |report| reports.borrow_mut().push(report)),
     };
     let check = (kind(kind_name).build)(&spec(kind_name, own, timeout), context);
