@@ -11,6 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::expect::Expected;
 use super::layers::observe::Flight;
 use super::lease::Lease;
+use super::resend::Kept;
 use super::upgrade::Switch;
 use super::upload::{Broken, Failure, Upload};
 
@@ -21,6 +22,8 @@ pub enum RequestBody {
     Client(Upload),
     /// The same, once the app asked for it.
     Expected(Expected),
+    /// The same, kept for the case that the app does nothing with it.
+    Kept(Kept),
     /// None, or that of a request without a body that is sent again.
     Empty,
 }
@@ -30,7 +33,7 @@ impl RequestBody {
     pub fn failure(&self) -> Option<Failure> {
         match self {
             Self::Client(body) => Some(body.failure()),
-            Self::Expected(_) | Self::Empty => None,
+            Self::Expected(_) | Self::Kept(_) | Self::Empty => None,
         }
     }
 }
@@ -43,6 +46,7 @@ impl HttpBody for RequestBody {
         match self.get_mut() {
             Self::Client(body) => body.poll_frame(cx),
             Self::Expected(body) => body.poll_frame(cx),
+            Self::Kept(body) => body.poll_frame(cx),
             Self::Empty => Poll::Ready(None),
         }
     }
@@ -51,6 +55,7 @@ impl HttpBody for RequestBody {
         match self {
             Self::Client(body) => body.is_end_stream(),
             Self::Expected(body) => body.is_end_stream(),
+            Self::Kept(body) => body.is_end_stream(),
             Self::Empty => true,
         }
     }
@@ -59,6 +64,7 @@ impl HttpBody for RequestBody {
         match self {
             Self::Client(body) => body.size_hint(),
             Self::Expected(body) => body.size_hint(),
+            Self::Kept(body) => body.size_hint(),
             Self::Empty => SizeHint::with_exact(0),
         }
     }

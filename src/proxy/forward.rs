@@ -1,16 +1,15 @@
 //! Innermost: takes a connection to the app and sends the request.
 //!
 //! A request is sent a second time only if the first copy provably never reached the app (hyper gives it
-//! back unwritten, or an app of HTTP/2 says so and there was no body), or if its method is idempotent (RFC
-//! 9110, 9.2.2), it has no body, and not one byte of an answer came.
+//! back unwritten, or an app of HTTP/2 says so), or if its method is idempotent (RFC 9110, 9.2.2), it has no
+//! body, and not one byte of an answer came.
 
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use http::uri::{PathAndQuery, Uri};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request};
-use http_body::Body as _;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use tower::Service;
 
@@ -23,6 +22,7 @@ use super::error::ProxyError;
 use super::expect::wait_for_continue;
 use super::lease::{Failure, Fate, Lease};
 use super::registry::ConnectionState;
+use super::resend::Copy;
 use super::stack::Inbound;
 use super::upgrade::{self, Switch};
 use super::upload;
@@ -49,12 +49,15 @@ impl Service<Inbound> for Forward {
 async fn forward(inbound: Inbound) -> Result<Response<Body>, ProxyError> {
     let Inbound { request, lane, connection, settings, upgrade, warmup, .. } = inbound;
     let upload = request.body().failure();
-    let (mut request, answered) = match settings.listener.upstream.scheme {
-        Scheme::Http | Scheme::Unix | Scheme::Tcp => wait_for_continue(address(request)?),
+    let (request, answered, says_so) = match settings.listener.upstream.scheme {
+        Scheme::Http | Scheme::Unix | Scheme::Tcp => {
+            let (request, answered) = wait_for_continue(address(request)?);
+            (request, answered, false)
+        }
         // hyper does not tell of a 100 of HTTP/2.
-        Scheme::H2c | Scheme::Https => (without_expectation(address(request)?), None),
+        Scheme::H2c | Scheme::Https => (without_expectation(address(request)?), None, true),
     };
-    let copy = Copy::of(&request);
+    let (copy, mut request) = Copy::of(request, says_so);
     let mut patience = Patience::new(&settings.listener, warmup);
     let mut resent = 0;
     loop {
@@ -87,13 +90,16 @@ async fn forward(inbound: Inbound) -> Result<Response<Body>, ProxyError> {
             // The client's fault, whatever became of the connection to the app.
             return Err(ProxyError::new(kind));
         }
-        request = match (fate, &copy) {
+        let again = || copy.as_ref().filter(|_| resent < RESENDS);
+        let next = match fate {
             // There are only so many connections that died in the pool.
-            (Fate::Unsent(unsent), _) => *unsent,
-            (Fate::Unprocessed, Some(copy)) if resent < RESENDS => copy.request(),
-            (Fate::Unanswered, Some(copy)) if copy.idempotent && resent < RESENDS => copy.request(),
-            _ => return Err(error),
+            Fate::Unsent(unsent) => Some(*unsent),
+            Fate::Unprocessed => again().and_then(Copy::request),
+            Fate::Unanswered => again().filter(|copy| copy.is_harmless()).and_then(Copy::request),
+            Fate::Answered => None,
         };
+        let Some(next) = next else { return Err(error) };
+        request = next;
         resent += 1;
         tracing::debug!(listener = %lane.shared.name, %error, "request is sent again");
     }
@@ -126,29 +132,6 @@ fn address(request: Request<RequestBody>) -> Result<Request<RequestBody>, ProxyE
 fn without_expectation(mut request: Request<RequestBody>) -> Request<RequestBody> {
     request.headers_mut().remove(header::EXPECT);
     request
-}
-
-/// What is needed to send a request again: one without a body.
-struct Copy {
-    parts: request::Parts,
-    /// RFC 9110, 9.2.2.
-    idempotent: bool,
-}
-
-impl Copy {
-    fn of(request: &Request<RequestBody>) -> Option<Self> {
-        request.body().is_end_stream().then(|| {
-            let mut parts = Request::new(()).into_parts().0;
-            parts.method = request.method().clone();
-            parts.uri = request.uri().clone();
-            parts.headers = request.headers().clone();
-            Self { parts, idempotent: request.method().is_idempotent() }
-        })
-    }
-
-    fn request(&self) -> Request<RequestBody> {
-        Request::from_parts(self.parts.clone(), RequestBody::Empty)
-    }
 }
 
 /// # Errors

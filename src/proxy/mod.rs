@@ -40,6 +40,7 @@ mod octets;
 mod pool;
 mod ramp;
 mod registry;
+mod resend;
 mod stack;
 mod tcp;
 mod terminate;

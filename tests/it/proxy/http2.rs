@@ -210,6 +210,63 @@ async fn request_that_the_app_did_not_process_is_sent_again_and_only_then() {
 }
 
 #[tokio::test]
+async fn body_of_a_request_that_was_not_processed_is_sent_again_whole() {
+    let _turn = machine::shared();
+    let mut app = App::start().await;
+    let sidecar = before(&app, json!({})).await;
+    let mut client = Client::connect(sidecar.traffic).await;
+    let (response, mut body) = client.open(request("POST", "/"), true).await;
+    body.send_data(Bytes::from_static(b"one "), false).expect("it is open");
+    for _ in 0..2 {
+        let mut arrived = app.next().await;
+        let first = patiently(arrived.request.body_mut().data()).await.expect("data").expect("no error");
+        assert_eq!(first, "one ");
+        arrived.respond.send_reset(Reason::REFUSED_STREAM);
+    }
+    body.send_data(Bytes::from_static(b"two"), false).expect("it is open");
+    body.send_trailers(trailers("x-up", "1")).expect("it is open");
+    let mut arrived = app.next().await;
+    assert_eq!(patiently(read(arrived.request.body_mut())).await.expect("a body"), b"one two");
+    let came = arrived.request.body_mut().trailers().await.expect("no error");
+    assert_eq!(came, Some(trailers("x-up", "1")));
+    arrived.answer("ok");
+    assert_eq!(patiently(whole(response)).await.expect("an answer").body, b"ok");
+}
+
+#[tokio::test]
+async fn body_too_large_to_be_kept_is_not_sent_in_part() {
+    let _turn = machine::shared();
+    let mut app = App::start().await;
+    let sidecar = before(&app, json!({})).await;
+    let mut client = Client::connect(sidecar.traffic).await;
+    let (response, mut body) = client.open(request("POST", "/"), true).await;
+    let mut arrived = app.next().await;
+    // More than the windows on the way hold, so that the sidecar has passed on what it would have kept.
+    let sending = tokio::spawn(async move {
+        for _ in 0..24 {
+            body.reserve_capacity(16 << 10);
+            while body.capacity() < 16 << 10 {
+                if std::future::poll_fn(|cx| body.poll_capacity(cx)).await.is_none() {
+                    return;
+                }
+            }
+            body.send_data(Bytes::from(vec![b'x'; 16 << 10]), false).expect("it is open");
+        }
+        std::future::pending::<()>().await;
+    });
+    let mut came = 0;
+    while came < 128 << 10 {
+        let data = patiently(arrived.request.body_mut().data()).await.expect("data").expect("no error");
+        let _ = arrived.request.body_mut().flow_control().release_capacity(data.len());
+        came += data.len();
+    }
+    arrived.respond.send_reset(Reason::REFUSED_STREAM);
+    let answer = patiently(whole(response)).await.expect("an answer of the sidecar's own");
+    assert_eq!(answer.head.status(), 502);
+    sending.abort();
+}
+
+#[tokio::test]
 async fn client_that_cancels_is_heard_by_the_app_at_once() {
     let _turn = machine::alone();
     let mut app = App::start().await;
