@@ -36,7 +36,7 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// A request that counts as traffic began, that many milliseconds after [`Traffic::origin`].
+    /// A request that counts as traffic began, that many milliseconds after [`Traffic::origin`](super::Traffic::origin).
     pub fn request_began(&self, millis: u64) {
         bump(&self.begun, 1);
         self.last_request.store(millis + 1, Ordering::Relaxed);
