@@ -17,13 +17,21 @@ fn mariadb(settings: &[&str]) -> Option<Server> {
     let scratch = Scratch::new();
     let (data, init) = (scratch.join("data"), scratch.join("init.sql"));
     fs::write(&init, "CREATE USER quiet@localhost;\nCREATE USER quiet@'%';\n").expect("a file");
+    // Of its own: a server that starts clears away what others have in a shared one.
+    let temporary = scratch.join("tmp");
+    fs::create_dir(&temporary).expect("the directory is writable");
     let user = if is_root() { &["--user=root"][..] } else { &[] };
     let mut made = Command::new(install);
     made.args(["--no-defaults", "--skip-test-db", "--auth-root-authentication-method=normal"]).args(user);
-    let made = made.arg(format!("--datadir={}", data.display())).output().expect("it starts");
+    let made = made
+        .env("TMPDIR", &temporary)
+        .arg(format!("--datadir={}", data.display()))
+        .output()
+        .expect("it starts");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let port = free_port();
     let mut command = Command::new(server);
+    command.env("TMPDIR", &temporary);
     command.arg("--no-defaults").args(user).args(["--bind-address=127.0.0.1", "--socket=my.sock"]);
     command.arg(format!("--datadir={}", data.display())).arg(format!("--port={port}"));
     command.arg(format!("--init-file={}", init.display())).args(settings);

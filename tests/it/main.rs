@@ -18,6 +18,7 @@ mod check_warmup_grpc;
 mod commands;
 mod config;
 mod exhausted;
+mod floods;
 mod grpc;
 mod layers;
 mod leaving;
