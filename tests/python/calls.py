@@ -70,7 +70,8 @@ def cases(stub):
         # The words of a deadline are the client's own, and depend on who was faster.
         found[method] = outcome(stub, method, deadline)[: 1 if deadline else 2]
     left = int(stub.unary("Left")(b"", timeout=20))
-    found["deadline"] = 15_000 < left <= 20_000
+    # gRPC rounds it up on its way.
+    found["deadline"] = 15_000 < left <= 21_000
     return found
 
 
