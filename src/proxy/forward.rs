@@ -92,7 +92,7 @@ async fn forward(inbound: Inbound) -> Result<Response<Body>, ProxyError> {
         }
         let again = || copy.as_ref().filter(|_| resent < RESENDS);
         let next = match fate {
-            // There are only so many connections that died in the pool.
+            // Bounded by the connections that `patience` has: those that died in the pool cost none.
             Fate::Unsent(unsent) => Some(*unsent),
             Fate::Unprocessed => again().and_then(Copy::request),
             Fate::Unanswered => again().filter(|copy| copy.is_harmless()).and_then(Copy::request),

@@ -38,9 +38,11 @@ pub struct Upstream {
     back: Notify,
 }
 
-/// How long a request may wait for an app that refuses.
+/// What a request puts up with: how long it waits for an app that refuses, how many connections it tries.
 #[derive(Debug)]
 pub struct Patience {
+    /// Connections that may still be made for it.
+    connections: u32,
     longest: Duration,
     policy: NotReady,
     until: Option<Instant>,
@@ -50,7 +52,7 @@ impl Patience {
     /// Warm-up requests wait for nothing: that the app refuses is what they are there to see.
     pub fn new(listener: &Listener, warmup: bool) -> Self {
         let longest = if warmup { Duration::ZERO } else { listener.hold.longest };
-        Self { longest, policy: listener.not_ready, until: None }
+        Self { connections: CONNECTIONS, longest, policy: listener.not_ready, until: None }
     }
 }
 
@@ -78,7 +80,8 @@ impl Upstream {
     ///
     /// # Errors
     ///
-    /// The app refused for as long as `patience` says, too many wait already, or it cannot be reached.
+    /// The app refused for as long as `patience` says, too many wait already, it cannot be reached, or it hung up on as
+    /// many connections as `patience` has.
     ///
     /// # Cancel safety
     ///
@@ -94,9 +97,13 @@ impl Upstream {
             if let Some(lease) = self.take(lane, listener) {
                 return Ok(lease);
             }
+            let Some(left) = patience.connections.checked_sub(1) else {
+                return Err(ProxyError::new(ErrorKind::UpstreamClosed));
+            };
             if !lane.view.word().app_refuses(lane.number)
                 && let Some(lease) = self.connect(lane, listener).await?
             {
+                patience.connections = left;
                 return Ok(lease);
             }
             self.stand_by(lane, listener, patience, &mut waiting).await?;
@@ -277,6 +284,10 @@ impl fmt::Debug for Upstream {
         f.debug_struct("Upstream").field("pool", &self.pool).finish_non_exhaustive()
     }
 }
+
+/// New connections for one request: those of the pool may all have died unnoticed, but an app that accepts and
+/// hangs up at once must not be tried for ever.
+const CONNECTIONS: u32 = 3;
 
 /// Counts a request that waits, until dropped.
 struct Waits<'a>(&'a Cell<usize>);

@@ -1,11 +1,15 @@
 //! HTTP/2 on either side, and both.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::{Reason, server};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 
 use crate::support::{Sidecar, eventually, machine};
 
@@ -207,6 +211,38 @@ async fn request_that_the_app_did_not_process_is_sent_again_and_only_then() {
     let answer = patiently(whole(response)).await.expect("an answer of the sidecar's own");
     assert_eq!(answer.head.status(), 502);
     assert_eq!(answer.head.headers()["x-readygate-error"], "upstream_closed");
+}
+
+/// An app that hangs up on whoever connects; counts them.
+async fn hangs_up() -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let (address, count) = (listener.local_addr().expect("bound"), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&count);
+    tokio::spawn(async move {
+        while listener.accept().await.is_ok() {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    (address, count)
+}
+
+#[tokio::test]
+async fn app_that_hangs_up_at_once_is_not_tried_for_ever() {
+    let _turn = machine::shared();
+    for scheme in ["h2c", "http"] {
+        let (app, connections) = hangs_up().await;
+        let listener = json!({ "upstream": format!("{scheme}://{app}") });
+        let sidecar = super::before(app, json!({ "listeners": { "http": listener } })).await;
+        sidecar.until_ready().await;
+        let before = connections.load(Ordering::Relaxed);
+        let mut client = client(&sidecar).await;
+        client.say(GET).await;
+        let (status, why) = client.refusal().await;
+        assert_eq!((status, why.as_str()), (502, "upstream_closed"), "{scheme}");
+        // A few copies, and what the watch over the port adds meanwhile.
+        let tried = connections.load(Ordering::Relaxed) - before;
+        assert!((1..20).contains(&tried), "{scheme}: {tried} connections");
+    }
 }
 
 #[tokio::test]
