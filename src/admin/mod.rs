@@ -14,6 +14,7 @@ mod routes;
 mod seats;
 mod status;
 mod token;
+mod words;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -45,8 +46,8 @@ use self::events::AdminBody;
 use self::routes::Reply;
 use self::seats::{Right, Seat, Seats};
 
-pub use self::probe::span;
 pub use self::status::transition;
+pub use self::words::span;
 
 /// What the endpoints read and call. Cheap to clone.
 #[derive(Clone)]

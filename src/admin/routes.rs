@@ -11,12 +11,13 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTE
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 
-use crate::drain::Call;
+use crate::drain::{self, Call};
 use crate::gate::Verdict;
 use crate::metrics::{self, ListenerFigures};
 use crate::traffic::{DURATION_BUCKETS, ErrorKind};
 
 use super::probe::{self, Question};
+use super::words::Seen;
 use super::{State, status, token};
 
 /// What the server has to do.
@@ -61,7 +62,7 @@ pub fn respond(state: &State, request: &Parts, now: Instant) -> Reply {
     Reply::Full(match route {
         Route::Index => text(StatusCode::OK, INDEX),
         Route::Ready => ready(state, query, now),
-        Route::ReadyOne(name) => match probe::one(&state.view.report(), name, now) {
+        Route::ReadyOne(name) => match seen(state, now, |seen| probe::one(seen, name)) {
             Some(answer) => probed(answer),
             None => text(StatusCode::NOT_FOUND, "no check has this name; GET /ready?verbose lists them\n"),
         },
@@ -157,7 +158,7 @@ fn ready(state: &State, query: &str, now: Instant) -> Response<Bytes> {
     if verdict == Verdict::Ready && !question.verbose {
         return yes();
     }
-    probed(probe::verdict(verdict, &state.view.report(), &question, now))
+    probed(seen(state, now, |seen| probe::verdict(seen, &question)))
 }
 
 fn balancers(state: &State, now: Instant) -> Response<Bytes> {
@@ -165,7 +166,19 @@ fn balancers(state: &State, now: Instant) -> Response<Bytes> {
     if state.view.word().is_ready_for_balancers() && !matches!(verdict, Verdict::Silent(_)) {
         return yes();
     }
-    probed(probe::for_balancers(verdict, &state.view.report(), now))
+    probed(seen(state, now, probe::for_balancers))
+}
+
+/// What there is to tell at this moment.
+pub fn seen<T>(state: &State, now: Instant, tell: impl FnOnce(&Seen<'_>) -> T) -> T {
+    // The verdict first: the report is then not older, and holds the reasons for a no.
+    let verdict = state.view.verdict(now);
+    let (report, plans) = (state.view.report(), state.view.plans());
+    let drained_by = match state.drain.state() {
+        drain::State::Draining { by, .. } => Some(by.name()),
+        drain::State::Idle { .. } | drain::State::AppHookAlone { .. } | drain::State::Drained(_) => None,
+    };
+    tell(&Seen { verdict, report: &report, plans: &plans, drained_by, now })
 }
 
 /// The usual yes, from static bytes.

@@ -15,6 +15,7 @@ mod check_redis;
 mod check_tls;
 mod check_warmup;
 mod check_warmup_grpc;
+mod check_words;
 mod commands;
 mod config;
 mod exhausted;
