@@ -19,6 +19,7 @@ mod check_words;
 mod commands;
 mod config;
 mod exhausted;
+mod explain;
 mod floods;
 mod grpc;
 mod layers;
