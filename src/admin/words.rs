@@ -242,8 +242,8 @@ pub const SILENT_ADVICE: &str = "look at the sidecar's CPU limit and throttling,
                                  if it stays so";
 
 /// How much of 600 bytes the parts of a reason may have.
-const LONGEST_SAID: usize = 300;
-const LONGEST_TESTS: usize = 160;
+const LONGEST_SAID: usize = 280;
+const LONGEST_TESTS: usize = 200;
 
 fn needed(check: &CheckReport) -> String {
     if check.success_threshold == 1 {
