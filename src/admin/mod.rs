@@ -9,6 +9,7 @@
 //! never a redirect. `app.rs` runs [`serve`] on the admin thread's `current_thread` runtime and stops it last.
 
 mod events;
+mod page;
 mod probe;
 mod routes;
 mod seats;

@@ -18,7 +18,7 @@ use crate::traffic::{DURATION_BUCKETS, ErrorKind};
 
 use super::probe::{self, Question};
 use super::words::Seen;
-use super::{State, status, token};
+use super::{State, page, status, token};
 
 /// What the server has to do.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub enum Reply {
 /// An endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Route<'a> {
-    Index,
+    Page,
     Ready,
     ReadyOne(&'a str),
     Startup,
@@ -53,14 +53,14 @@ enum Route<'a> {
 /// Says what to reply. `now` is the moment of the request.
 pub fn respond(state: &State, request: &Parts, now: Instant) -> Reply {
     let Some(route) = Route::of(request.uri.path()) else {
-        return Reply::Full(text(StatusCode::NOT_FOUND, "no such endpoint; GET / lists them\n"));
+        return Reply::Full(text(StatusCode::NOT_FOUND, ENDPOINTS));
     };
     if let Some(refusal) = refusal(state, route, request) {
         return Reply::Full(refusal);
     }
     let query = request.uri.query().unwrap_or_default();
     Reply::Full(match route {
-        Route::Index => text(StatusCode::OK, INDEX),
+        Route::Page => page::page(),
         Route::Ready => ready(state, query, now),
         Route::ReadyOne(name) => match seen(state, now, |seen| probe::one(seen, name)) {
             Some(answer) => probed(answer),
@@ -112,7 +112,7 @@ fn refusal(state: &State, route: Route<'_>, request: &Parts) -> Option<Response<
 impl<'a> Route<'a> {
     fn of(path: &'a str) -> Option<Self> {
         Some(match path {
-            "/" => Self::Index,
+            "/" => Self::Page,
             "/ready" | "/readyz" => Self::Ready,
             "/startup" | "/startupz" => Self::Startup,
             "/live" | "/livez" => Self::Live,
@@ -234,7 +234,8 @@ pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Bytes> {
     full(status, TEXT, body)
 }
 
-fn full(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Bytes> {
+/// A response of any type, never stored by anybody.
+pub fn full(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Bytes> {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -253,9 +254,11 @@ fn with(mut response: Response<Bytes>, name: HeaderName, value: &str) -> Respons
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-const INDEX: &str = "\
-readygate
+/// For whom a typo brought to no endpoint.
+const ENDPOINTS: &str = "\
+no such endpoint; there are:
 
+GET  /                the status page, for browsers
 GET  /ready           200 if this pod can serve, or 503 with the reasons (also /readyz)
                       ?verbose lists every check, ?exclude=NAME leaves one out, /ready/NAME is one
 GET  /startup         200 once the listeners are bound

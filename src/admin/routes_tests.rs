@@ -263,6 +263,7 @@ fn methods_and_paths_are_the_listed_ones() {
     }
     assert_eq!(fixture.state.drain.state(), crate::drain::State::Idle { restarts: 0 });
     for endpoint in [
+        "/",
         "/ready",
         "/startup",
         "/live",
@@ -274,8 +275,26 @@ fn methods_and_paths_are_the_listed_ones() {
         "/wait-for-drain",
         "/quit",
     ] {
-        assert!(INDEX.contains(&format!(" {endpoint} ")), "{endpoint}");
+        assert!(ENDPOINTS.contains(&format!(" {endpoint} ")), "{endpoint}");
     }
+}
+
+#[test]
+fn the_status_page_comes_with_its_policy_and_a_typo_with_the_list() {
+    let fixture = open();
+    for method in ["GET", "HEAD"] {
+        let got = fixture.ask(method, "/?x");
+        assert_eq!(
+            (got.status, &got.headers[CONTENT_TYPE]),
+            (200, &HeaderValue::from_static("text/html; charset=utf-8"))
+        );
+        assert!(
+            got.body.starts_with("<!doctype html>") && got.headers.contains_key("content-security-policy")
+        );
+        assert_eq!(got.headers[CACHE_CONTROL], "no-store");
+    }
+    let got = fixture.get("/redy");
+    assert_eq!((got.status, &*got.body), (404, ENDPOINTS));
 }
 
 #[test]
