@@ -12,7 +12,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 
 use crate::drain::{self, Call};
-use crate::gate::Verdict;
+use crate::gate::{Phase, Verdict};
 use crate::metrics::{self, ListenerFigures};
 use crate::traffic::{DURATION_BUCKETS, ErrorKind};
 
@@ -174,9 +174,11 @@ pub fn seen<T>(state: &State, now: Instant, tell: impl FnOnce(&Seen<'_>) -> T) -
     // The verdict first: the report is then not older, and holds the reasons for a no.
     let verdict = state.view.verdict(now);
     let (report, plans) = (state.view.report(), state.view.plans());
-    let drained_by = match state.drain.state() {
-        drain::State::Draining { by, .. } => Some(by.name()),
-        drain::State::Idle { .. } | drain::State::AppHookAlone { .. } | drain::State::Drained(_) => None,
+    // Not asked before it matters: the drain's state is behind a lock, though only this thread writes it.
+    let leaves = (report.phase == Phase::Draining).then(|| state.drain.state());
+    let drained_by = match leaves {
+        Some(drain::State::Draining { by, .. }) => Some(by.name()),
+        _ => None,
     };
     tell(&Seen { verdict, report: &report, plans: &plans, drained_by, now })
 }
