@@ -1,12 +1,15 @@
 //! Promises of the product, one module each, held on real processes and sockets.
 
+mod check_amqp;
 mod check_cli;
 mod check_dns;
 mod check_exec;
 mod check_file;
 mod check_grpc;
 mod check_http;
+mod check_kafka;
 mod check_memcached;
+mod check_mongodb;
 mod check_mqtt;
 mod check_mysql;
 mod check_nats;

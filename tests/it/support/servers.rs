@@ -12,6 +12,7 @@ use readygate::check::CheckError;
 use serde_json::{Value, json};
 
 use super::checks::run;
+use super::front::tls_front;
 use super::{Scratch, eventually, machine};
 
 /// A server. Killed when dropped.
@@ -36,6 +37,11 @@ impl Server {
     /// Keys of a check of this server.
     pub fn keys(&self) -> Value {
         json!({ "address": format!("127.0.0.1:{}", self.port) })
+    }
+
+    /// A port that speaks TLS in front of it, as keys of a check that trusts its certificate.
+    pub fn keys_over_tls(&self) -> Value {
+        with(&json!({ "address": format!("127.0.0.1:{}", tls_front(self.port)) }), trusted())
     }
 
     /// Waits until a check of it passes.
