@@ -257,7 +257,7 @@ mod tests {
         assert_eq!(Offer::read(answer), Some(Offer::Metadata(Some((1, 13)))));
         assert_eq!(Offer::read(b"\0\0\0\0\0\x01\0\x12\0\0\0\x04"), Some(Offer::Metadata(None)));
         assert_eq!(Offer::read(b"\0\x23\0\0\0\0"), Some(Offer::Error(35)), "UNSUPPORTED_VERSION");
-        for bad in [&answer[..18], b"", b"\0\0\x7f\xff\xff\xff", b"\0\0\xff\xff\xff\xff"] {
+        for bad in [&answer[..17], b"", b"\0\0\x7f\xff\xff\xff", b"\0\0\xff\xff\xff\xff"] {
             assert_eq!(Offer::read(bad), None);
         }
     }
