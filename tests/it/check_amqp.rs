@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::servers::{
-    Server, ask, bears_strangers, certificate, free_port, program, refuses, stranger, trusted, with,
+    Server, ask, certificate, free_port, program, refuses, stranger, trusted, with,
 };
 use crate::support::{Scratch, eventually};
 
@@ -186,9 +186,4 @@ async fn a_broker_without_plain_and_one_of_another_version_fail() {
     // A server that hangs up after the password, as old ones do.
     let own = with(&start(9, b"PLAIN"), credentials);
     refuses("amqp", own, "closed the connection without an answer, expected Connection.OpenOk").await;
-}
-
-#[tokio::test]
-async fn whatever_answers_is_judged() {
-    bears_strangers("amqp").await;
 }

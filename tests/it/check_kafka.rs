@@ -6,9 +6,7 @@ use serde_json::json;
 
 use crate::support::Scratch;
 use crate::support::python::program_of_package;
-use crate::support::servers::{
-    Server, ask, bears_strangers, free_port, refuses, refuses_tls, stranger, with,
-};
+use crate::support::servers::{Server, ask, free_port, refuses, refuses_tls, stranger, with};
 
 /// A Tansu with these settings, not waited for; None if there is none here.
 fn tansu(settings: &[&str]) -> Option<Server> {
@@ -74,9 +72,4 @@ async fn a_controller_and_a_broker_that_refuses_the_request_fail() {
     let later = answer(b"\0\0\0\0\0\x01\0\x03\0\x09\0\x0d");
     let later = with(&later, json!({ "min_brokers": 1 }));
     refuses("kafka", later, "offers Metadata in versions 9 to 13, expected one of 1 to 8").await;
-}
-
-#[tokio::test]
-async fn whatever_answers_is_judged() {
-    bears_strangers("kafka").await;
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::{Value, json};
 
 use crate::support::front::tls_front;
-use crate::support::servers::{ask, bears_strangers, refuses, trusted, with};
+use crate::support::servers::{ask, refuses, trusted, with};
 
 /// A server that answers `hello` with these fields, in BSON, and how many clients left as they should.
 struct Peer {
@@ -166,9 +166,4 @@ async fn a_server_with_tls_is_asked_in_tls() {
     assert_eq!(ask("mongodb", with(&plain, trusted())).await, Ok("standalone server".to_owned()));
     refuses("mongodb", plain.clone(), "in TLS (is tls missing?)").await;
     refuses("mongodb", with(&plain, json!({ "tls": true })), "the TLS handshake failed").await;
-}
-
-#[tokio::test]
-async fn whatever_answers_is_judged() {
-    bears_strangers("mongodb").await;
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::servers::{
-    Server, ask, bears_strangers, certificate, free_port, hold, is_root, program, refuses, trusted, with,
+    Server, ask, certificate, free_port, hold, is_root, program, refuses, trusted, with,
 };
 use crate::support::{Scratch, eventually, signal};
 
@@ -161,11 +161,6 @@ async fn a_postgres_in_recovery_fails() {
         ask("postgres", own.clone()).await.is_err_and(|error| error.contains("57P03"))
     })
     .await;
-}
-
-#[tokio::test]
-async fn whatever_answers_is_judged() {
-    bears_strangers("postgres").await;
 }
 
 const PASSWORD: &str = "hunter2";

@@ -6,8 +6,7 @@ use serde_json::json;
 
 use crate::support::Scratch;
 use crate::support::servers::{
-    Server, ask, bears_strangers, certificate, free_port, hold, program, refuses, refuses_tls, stranger,
-    trusted, with,
+    Server, ask, certificate, free_port, hold, program, refuses, refuses_tls, stranger, trusted, with,
 };
 
 /// A server with these settings, not waited for; None if there is none here.
@@ -144,9 +143,4 @@ async fn a_redis_with_tls_is_asked_in_tls() {
     assert_eq!(redis.log_of_300_runs("redis", secure).await, "");
     refuses("redis", plain.clone(), "expected +PONG").await;
     refuses("redis", with(&plain, json!({ "tls": true })), "the TLS handshake failed").await;
-}
-
-#[tokio::test]
-async fn whatever_answers_is_judged() {
-    bears_strangers("redis").await;
 }

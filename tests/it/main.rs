@@ -13,6 +13,7 @@ mod check_mongodb;
 mod check_mqtt;
 mod check_mysql;
 mod check_nats;
+mod check_peers;
 mod check_postgres;
 mod check_redis;
 mod check_tls;
