@@ -3,6 +3,7 @@
 
 mod foreign;
 mod mutated;
+mod secrets;
 
 use serde_json::{Value, json};
 
