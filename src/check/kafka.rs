@@ -7,8 +7,6 @@
 //! With `min_brokers` Metadata is asked for as well. That wants a listener without SASL: on another one the broker
 //! hangs up, and counts a failed authentication; hence it is not asked for by default.
 
-use std::num::NonZeroU32;
-
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::Deserialize;
 
@@ -46,11 +44,17 @@ struct Keys {
     tls: Tls,
     /// Brokers that the cluster must have at least, and a controller. Not asked for if not given: listeners of SASL
     /// do not tell.
-    min_brokers: Option<NonZeroU32>,
+    #[schemars(range(min = 1))]
+    min_brokers: Option<u32>,
 }
 
 fn accept(own: &Own, _: &[Listener]) -> Result<(), Vec<KeyError>> {
-    own::all(own::parse::<Keys>(own)?.tls.problems())
+    let keys: Keys = own::parse(own)?;
+    let mut problems = keys.tls.problems();
+    if keys.min_brokers == Some(0) {
+        problems.push(own::problem("min_brokers", "0 is not allowed, expected at least 1"));
+    }
+    own::all(problems)
 }
 
 #[derive(Debug)]
@@ -86,7 +90,7 @@ impl Kafka {
         };
         let summary = match self.keys.min_brokers {
             None => "answers ApiVersions".to_owned(),
-            Some(wanted) => brokers(&mut peer, metadata, wanted.get()).await?,
+            Some(wanted) => brokers(&mut peer, metadata, wanted).await?,
         };
         peer.leave(b"").await;
         Ok(Evidence { summary, ..Evidence::default() })
