@@ -64,7 +64,7 @@ async fn every_state_of_a_check_is_told_in_words() {
     let more = json!({ "checks": {
         "idle": { "gates": "never", "after": ["look"], "tcp": { "address": app.address.to_string() } },
         "warm": { "after": ["file"], "warmup": { "requests": ["GET /warm?secret=1"], "min_requests": 10 } },
-        "file": { "file": { "path": "/proc/self/status" } },
+        "file": { "file": { "path": "/proc/self/status" }, "interval": "10m" },
         "health": {
             "http": { "url": format!("http://{}/healthz", app.address) },
             "interval": "200ms", "interval_failing": "200ms", "timeout": "200ms", "failure_threshold": 1000,
