@@ -4,13 +4,16 @@
 //! the supervisor owns those. Adding a kind is one new file, a `mod` line and a row in [`KINDS`]; the
 //! schema, the reference table in the README, `--check` URLs and `readygate check` come from the row.
 
+mod amqp;
 mod connect;
 mod dns;
 mod exec;
 mod file;
 mod grpc;
 mod http;
+mod kafka;
 mod memcached;
+mod mongodb;
 mod mqtt;
 mod mysql;
 mod nats;
@@ -18,6 +21,7 @@ mod own;
 mod peer;
 mod postgres;
 mod redis;
+mod secret;
 mod tcp;
 mod tls;
 mod traffic;
@@ -158,12 +162,15 @@ impl fmt::Debug for Kind {
 
 /// Every kind of check.
 pub const KINDS: &[Kind] = &[
+    amqp::KIND,
     dns::KIND,
     exec::KIND,
     file::KIND,
     grpc::KIND,
     http::KIND,
+    kafka::KIND,
     memcached::KIND,
+    mongodb::KIND,
     mqtt::KIND,
     mysql::KIND,
     nats::KIND,

@@ -1,15 +1,19 @@
 //! Promises of the product, one module each, held on real processes and sockets.
 
+mod check_amqp;
 mod check_cli;
 mod check_dns;
 mod check_exec;
 mod check_file;
 mod check_grpc;
 mod check_http;
+mod check_kafka;
 mod check_memcached;
+mod check_mongodb;
 mod check_mqtt;
 mod check_mysql;
 mod check_nats;
+mod check_peers;
 mod check_postgres;
 mod check_redis;
 mod check_tls;
