@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::MissedTickBehavior;
 
 use crate::support::servers::{
     Server, ask, certificate, free_port, program, refuses, stranger, trusted, with,
@@ -76,18 +77,29 @@ impl RabbitMq {
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
 
-    /// What 300 runs leave in its log, once it has noted the end of the last. Not too fast: a logger of Erlang drops what
-    /// goes beyond 500 lines a second.
+    /// What 300 runs leave in its log. Not too fast: a logger of Erlang drops what goes beyond 500 lines a second.
     async fn log_of_300_runs(&self, own: Value) -> String {
-        let before = self.server.log().len();
+        let before = self.whole_log().await.len();
         let mut pace = tokio::time::interval(Duration::from_millis(7));
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         for _ in 0..300 {
             pace.tick().await;
             ask("amqp", own.clone()).await.expect("it passes each time");
         }
-        let ends = async || self.server.log()[before..].matches("closing AMQP connection").count() >= 300;
-        eventually("it has noted the end of each", Duration::from_secs(10), ends).await;
-        self.server.log()[before..].to_owned()
+        let log = self.whole_log().await[before..].to_owned();
+        assert_eq!(log.matches("accepting AMQP connection").count(), 300, "{log}");
+        log
+    }
+
+    /// Its log, once it has noted the end of each connection.
+    async fn whole_log(&self) -> String {
+        let settled = async || {
+            let log = self.server.log();
+            let (begun, ended) = ("accepting AMQP connection", "closing AMQP connection");
+            log.ends_with('\n') && log.matches(begun).count() == log.matches(ended).count()
+        };
+        eventually("it has noted the end of each", Duration::from_secs(10), settled).await;
+        self.server.log()
     }
 }
 
