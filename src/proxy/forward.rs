@@ -7,10 +7,12 @@
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 use tower::Service;
 
 use crate::config::Scheme;
@@ -60,19 +62,17 @@ async fn forward(inbound: Inbound) -> Result<Response<Body>, ProxyError> {
     let (copy, mut request) = Copy::of(request, says_so);
     let mut patience = Patience::new(&settings.listener, warmup);
     let mut resent = 0;
+    // One for all copies: to the client they are one request.
+    let mut time = settings.listener.timeouts.response;
     loop {
         let mut lease = lane.upstream.lease(&lane, &settings.listener, &mut patience).await?;
         if upgrade.is_some() {
             lease.may_switch();
         }
         let sending = lease.send(request);
-        let sent = match settings.listener.timeouts.response {
+        let sent = match &mut time {
             None => sending.await,
-            // Counts from here: neither a line nor an app that restarts is the app's slowness.
-            Some(limit) => match tokio::time::timeout(limit, sending).await {
-                Ok(sent) => sent,
-                Err(_) => return Err(ProxyError::new(ErrorKind::ResponseTimeout)),
-            },
+            Some(left) => within(left, sending).await?,
         };
         let Failure { error, fate } = match sent {
             Ok(response) => {
@@ -103,6 +103,15 @@ async fn forward(inbound: Inbound) -> Result<Response<Body>, ProxyError> {
         resent += 1;
         tracing::debug!(listener = %lane.shared.name, %error, "request is sent again");
     }
+}
+
+/// Waits for the app for as long as is left of the request's time, and takes that off it: neither a line nor an app
+/// that restarts is the app's slowness, so what passes between two copies does not count.
+async fn within<F: Future>(left: &mut Duration, sending: F) -> Result<F::Output, ProxyError> {
+    let began = Instant::now();
+    let sent = tokio::time::timeout(*left, sending).await;
+    *left = left.saturating_sub(began.elapsed());
+    sent.map_err(|_| ProxyError::new(ErrorKind::ResponseTimeout))
 }
 
 /// How often a request that got no answer is sent again: an app that dies of it must not get it for ever.
