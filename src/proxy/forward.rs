@@ -51,15 +51,15 @@ impl Service<Inbound> for Forward {
 async fn forward(inbound: Inbound) -> Result<Response<Body>, ProxyError> {
     let Inbound { request, lane, connection, settings, upgrade, warmup, .. } = inbound;
     let upload = request.body().failure();
-    let (request, answered, says_so) = match settings.listener.upstream.scheme {
+    let (request, answered, budget) = match settings.listener.upstream.scheme {
         Scheme::Http | Scheme::Unix | Scheme::Tcp => {
             let (request, answered) = wait_for_continue(address(request)?);
-            (request, answered, false)
+            (request, answered, None)
         }
         // hyper does not tell of a 100 of HTTP/2.
-        Scheme::H2c | Scheme::Https => (without_expectation(address(request)?), None, true),
+        Scheme::H2c | Scheme::Https => (without_expectation(address(request)?), None, Some(&lane.resend)),
     };
-    let (copy, mut request) = Copy::of(request, says_so);
+    let (copy, mut request) = Copy::of(request, budget);
     let mut patience = Patience::new(&settings.listener, warmup);
     let mut resent = 0;
     // One for all copies: to the client they are one request.

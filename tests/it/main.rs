@@ -1,5 +1,6 @@
 //! Promises of the product, one module each, held on real processes and sockets.
 
+mod bulk;
 mod check_cli;
 mod check_dns;
 mod check_exec;
@@ -30,6 +31,7 @@ mod refusing;
 mod reload;
 mod restarting;
 mod rolling;
+mod slow;
 mod support;
 mod traffic;
 mod truth;

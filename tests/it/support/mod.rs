@@ -4,6 +4,8 @@ pub mod app;
 pub mod checks;
 pub mod http;
 pub mod machine;
+#[path = "../../testapp/pattern.rs"]
+pub mod pattern;
 pub mod python;
 pub mod servers;
 pub mod sidecar;
