@@ -206,7 +206,8 @@ async fn memory_stays_flat_while_a_hundred_clients_read_slowly_but_steadily() {
     assert_eq!(readers.join().expect("every byte as it was sent").len(), 100);
     let grown = growth(&sidecar, before);
     println!("100 readers of {bytes} bytes in {:?}: +{} KiB", began.elapsed(), grown >> 10);
-    assert!(grown < GROWTH, "{grown} bytes");
+    // However much they read: what the sockets and buffers of each cost.
+    assert!(grown < 100 * (128 << 10), "{grown} bytes");
 }
 
 /// Reads ten pieces a second.

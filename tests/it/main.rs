@@ -21,6 +21,7 @@ mod config;
 mod exhausted;
 mod floods;
 mod grpc;
+mod h2load;
 mod layers;
 mod leaving;
 mod manifests;

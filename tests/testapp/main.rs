@@ -33,7 +33,7 @@ use hyper::body::{Body, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{Interval, interval, sleep};
@@ -129,7 +129,7 @@ async fn main() -> anyhow::Result<()> {
     let flags = Flags::parse(std::env::args().skip(1))?;
     let mut terminate = signal(SignalKind::terminate())?;
     sleep(flags.bind_after).await;
-    let listener = TcpListener::bind(flags.listen).await.with_context(|| format!("bind {}", flags.listen))?;
+    let listener = listen(flags.listen).with_context(|| format!("bind {}", flags.listen))?;
     let journal = flags.journal.as_ref().map(|path| OpenOptions::new().append(true).create(true).open(path));
     let app = Arc::new(App {
         bound_at: Instant::now(),
@@ -187,6 +187,14 @@ async fn main() -> anyhow::Result<()> {
     stop.send_replace(());
     stop.closed().await;
     Ok(())
+}
+
+/// With a queue that holds whatever a test sends at once: the kernel drops what does not fit, for a second.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(4096)
 }
 
 async fn answer(app: Arc<App>, request: Request<Incoming>) -> Result<Response<Answer>, Infallible> {

@@ -30,6 +30,14 @@ pub fn skip(why: &str) {
     writeln!(file("skipped"), "{why}").expect("the build's directory is writable");
 }
 
+/// Whether others keep this machine so busy that figures of time mean nothing.
+pub fn is_busy() -> bool {
+    let load = std::fs::read_to_string("/proc/loadavg").expect("Linux says so");
+    let minute: f64 = load.split(' ').next().and_then(|load| load.parse().ok()).expect("a number");
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    minute > 2.0 * cores as f64
+}
+
 /// The most memory that a process had resident since it began, in bytes.
 pub fn peak_memory(pid: u32) -> u64 {
     kilobytes(pid, "VmHWM:") << 10
