@@ -1,6 +1,7 @@
 //! Promises of the product, one module each, held on real processes and sockets.
 
 mod check_amqp;
+mod bulk;
 mod check_cli;
 mod check_dns;
 mod check_exec;
@@ -26,6 +27,7 @@ mod exhausted;
 mod explain;
 mod floods;
 mod grpc;
+mod h2load;
 mod layers;
 mod leaving;
 mod manifests;
@@ -36,6 +38,7 @@ mod refusing;
 mod reload;
 mod restarting;
 mod rolling;
+mod slow;
 mod support;
 mod traffic;
 mod truth;
