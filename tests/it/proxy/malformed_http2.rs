@@ -4,10 +4,13 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::support::frames::{
+    self, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PREFACE, RST_STREAM, SETTINGS, block, frame,
+};
 use crate::support::machine;
 
 use super::malformed::alive;
@@ -214,65 +217,28 @@ async fn requests_of_http2_reach_an_app_of_http1_in_one_form() {
 /// Opens a connection with this one request.
 async fn ask(address: std::net::SocketAddr, case: &Case) -> Told {
     let mut stream = TcpStream::connect(address).await.expect("the port accepts");
-    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    frame(&mut bytes, SETTINGS, 0, 0, &[]);
+    let mut bytes = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
     let last = if case.data.is_none() { END_STREAM } else { 0 };
-    frame(&mut bytes, HEADERS, END_HEADERS | last, 1, &block(&case.fields));
+    bytes.extend(frame(HEADERS, END_HEADERS | last, 1, &block(&case.fields)));
     if let Some(data) = case.data {
         let last = if case.trailers.is_none() { END_STREAM } else { 0 };
-        frame(&mut bytes, DATA, last, 1, data.as_bytes());
+        bytes.extend(frame(DATA, last, 1, data.as_bytes()));
     }
     if let Some(trailers) = &case.trailers {
-        frame(&mut bytes, HEADERS, END_HEADERS | END_STREAM, 1, &block(trailers));
+        bytes.extend(frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(trailers)));
     }
     let _ = stream.write_all(&bytes).await;
     timeout(Duration::from_secs(5), told(&mut stream)).await.expect("an answer or a refusal")
 }
 
 async fn told(stream: &mut TcpStream) -> Told {
-    loop {
-        let mut head = [0; 9];
-        if stream.read_exact(&mut head).await.is_err() {
-            return Told::Refused;
-        }
-        let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
-        if stream.read_exact(&mut payload).await.is_err() {
-            return Told::Refused;
-        }
-        match head[3] {
+    while let Some(frame) = frames::read(stream).await {
+        match frame.kind {
             // `:status: 200` is 8 in the static table (RFC 7541, A).
-            HEADERS if payload.first() == Some(&0x88) => return Told::Fine,
+            HEADERS if frame.payload.first() == Some(&0x88) => return Told::Fine,
             HEADERS | RST_STREAM | GOAWAY => return Told::Refused,
             _ => {}
         }
     }
+    Told::Refused
 }
-
-fn frame(bytes: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-    bytes.extend_from_slice(&(payload.len() as u32).to_be_bytes()[1..]);
-    bytes.extend_from_slice(&[kind, flags]);
-    bytes.extend_from_slice(&stream.to_be_bytes());
-    bytes.extend_from_slice(payload);
-}
-
-/// Fields as literals (RFC 7541, 6.2.2), so that no library has a say in them.
-fn block(fields: &[(&str, &str)]) -> Vec<u8> {
-    let mut block = Vec::new();
-    for (name, value) in fields {
-        block.push(0);
-        for text in [name, value] {
-            assert!(text.len() < 127, "longer ones take more than a byte");
-            block.push(text.len() as u8);
-            block.extend_from_slice(text.as_bytes());
-        }
-    }
-    block
-}
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const GOAWAY: u8 = 7;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
