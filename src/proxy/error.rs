@@ -48,6 +48,11 @@ impl ProxyError {
         Self { kind, cause: Some(Cause::Http(error)) }
     }
 
+    /// Whether this holds for the I/O error below.
+    pub fn io_cause(&self, holds: impl FnOnce(&io::Error) -> bool) -> bool {
+        matches!(&self.cause, Some(Cause::Io(error)) if holds(error))
+    }
+
     /// The answer for the client, in its protocol.
     pub fn answer(&self, dialect: Dialect) -> Response<Body> {
         let (status, grpc, text) = self.row();

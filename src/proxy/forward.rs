@@ -59,6 +59,9 @@ async fn forward(inbound: Inbound) -> Result<Response<Body>, ProxyError> {
     };
     let (copy, mut request) = Copy::of(request, says_so);
     let mut patience = Patience::new(&settings.listener, warmup);
+    if upgrade.is_some() {
+        patience = patience.for_an_upgrade();
+    }
     let mut resent = 0;
     loop {
         let mut lease = lane.upstream.lease(&lane, &settings.listener, &mut patience).await?;

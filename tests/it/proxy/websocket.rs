@@ -11,6 +11,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::support::python::{PythonServer, python, script};
+use crate::support::tls::Pki;
 use crate::support::{Sidecar, machine};
 
 use super::before;
@@ -67,6 +68,29 @@ async fn messages_pings_and_closes_pass_as_they_are() {
         sidecar.metric("readygate_requests_in_flight", "").await == 0.0
     })
     .await;
+    assert_eq!(sidecar.metric("readygate_requests_total", "code=\"1xx\"").await, 3.0);
+    assert_eq!(sidecar.metric("readygate_proxy_errors_total", "").await, 0.0);
+}
+
+#[tokio::test]
+async fn app_behind_tls_that_would_rather_speak_http_2_gets_websockets() {
+    let _turn = machine::shared();
+    let Some(pki) = Pki::new() else { return };
+    pki.leaf("app", "root");
+    let pair = ["app.crt", "app.key"].map(|file| pki.path(file).to_str().expect("text").to_owned());
+    let Some(server) = PythonServer::start("websocket.py", &["serve", &pair[0], &pair[1]]) else { return };
+    let listener = json!({
+        "upstream": format!("https://localhost:{}", server.port),
+        "upstream_tls": { "ca": pki.path("root.crt") },
+    });
+    let app = SocketAddr::from(([127, 0, 0, 1], server.port));
+    let sidecar = before(app, json!({ "listeners": { "http": listener } })).await;
+    sidecar.until_ready().await;
+    let report = Peer::start("talk", sidecar.traffic.port(), &[]).report().await;
+    assert_eq!(
+        (&report["own"], &report["theirs"]),
+        (&json!([4000, "enough"]), &json!([4321, "no more of this"]))
+    );
     assert_eq!(sidecar.metric("readygate_requests_total", "code=\"1xx\"").await, 3.0);
     assert_eq!(sidecar.metric("readygate_proxy_errors_total", "").await, 0.0);
 }
