@@ -109,6 +109,23 @@ async fn offer_of_an_upgrade_ends_before_an_app_of_http2() {
 }
 
 #[tokio::test]
+async fn upgrade_that_an_app_of_http1_wants_ends_before_a_client_of_http2() {
+    let _turn = machine::shared();
+    let (sidecar, mut origin) = house(json!({})).await;
+    let mut client = Client::connect(sidecar.traffic).await;
+    let (response, _) = client.open(request("GET", "/a"), false).await;
+    let mut app = origin.connection().await;
+    app.head().await;
+    app.say("HTTP/1.1 426 Upgrade Required\r\nconnection: upgrade\r\nupgrade: websocket\r\n").await;
+    app.say("content-length: 0\r\n\r\n").await;
+    let answer = patiently(whole(response)).await.expect("an answer");
+    assert_eq!(answer.head.status(), 426);
+    for gone in ["connection", "upgrade"] {
+        assert!(!answer.head.headers().contains_key(gone), "{gone}: RFC 9113, 8.2.2");
+    }
+}
+
+#[tokio::test]
 async fn trailers_pass_both_ways_between_http2_and_http2() {
     let _turn = machine::shared();
     let mut app = App::start().await;
