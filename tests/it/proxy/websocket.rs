@@ -72,6 +72,41 @@ async fn messages_pings_and_closes_pass_as_they_are() {
     assert_eq!(sidecar.metric("readygate_proxy_errors_total", "").await, 0.0);
 }
 
+/// What each case of `websocket_cases.py` heard, directly or through the sidecar.
+async fn cases(port: u16) -> Value {
+    let mut command = Command::new(python().expect("the server has it"));
+    command.arg(script("websocket_cases.py")).arg(port.to_string());
+    Peer(command.stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("it starts")).report().await
+}
+
+#[tokio::test]
+async fn whatever_a_client_sends_it_hears_the_same_as_without_the_sidecar() {
+    let _turn = machine::shared();
+    let Some((sidecar, server)) = house(json!({})).await else { return };
+    let (direct, through) = (cases(server.port).await, cases(sidecar.traffic.port()).await);
+    let (direct, through) = (direct.as_object().expect("a map"), through.as_object().expect("a map"));
+    let different: Vec<String> = direct
+        .iter()
+        .filter(|(name, heard)| through.get(*name) != Some(heard))
+        .map(|(name, heard)| format!("{name}: {heard} directly, {:?} through the sidecar", through.get(name)))
+        .collect();
+    println!("{} cases", direct.len());
+    assert!(direct.len() >= 270, "{} cases", direct.len());
+    assert!(different.is_empty(), "{} cases differ:\n{}", different.len(), different.join("\n"));
+    // The cases are what they say: a good one is echoed, and each kind of fault has its code.
+    let heard =
+        |name: &str| direct[name].as_array().expect("a list").first().and_then(Value::as_str).unwrap_or("");
+    assert_eq!(heard("two fragments"), "81 8 6f6e657468726565");
+    for (name, close) in [
+        ("reserved bits 1 on text", "03ea"),
+        ("not UTF-8: a byte that is none", "03ef"),
+        ("close with 1006, which is none", "03ea"),
+        ("text without a mask", "03ea"),
+    ] {
+        assert!(heard(name).starts_with("88") && heard(name).contains(close), "{name}: {}", heard(name));
+    }
+}
+
 #[tokio::test]
 async fn app_behind_tls_that_would_rather_speak_http_2_gets_websockets() {
     let _turn = machine::shared();
