@@ -8,6 +8,7 @@ use http::uri::PathAndQuery;
 use http::{Method, Request, Uri, Version};
 
 use super::fault::Fault;
+use super::octets::is_name;
 
 /// Judges a request before anything else does.
 ///
@@ -172,6 +173,9 @@ fn upgrade(headers: &HeaderMap) -> Result<(), Fault> {
 
 /// RFC 9113, 8.2: no fields of a connection, no blanks around a value, one Content-Length of digits.
 fn fields_of_http2(headers: &HeaderMap) -> Result<(), Fault> {
+    if !headers.keys().all(is_name) {
+        return Err(Fault::Name);
+    }
     if OF_CONNECTIONS.iter().any(|name| headers.contains_key(name)) {
         return Err(Fault::Http2Field);
     }

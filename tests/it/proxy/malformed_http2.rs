@@ -62,6 +62,19 @@ fn sending(mut case: Case, data: &'static str) -> Case {
     case
 }
 
+/// A request with a body, and these fields behind it.
+fn ending(name: &'static str, trailers: &[(&'static str, &'static str)]) -> Case {
+    let mut case = sending(with(name, &[("trailer", "a, host, content-length")]), "hello");
+    case.trailers = Some(trailers.to_vec());
+    case
+}
+
+/// More fields than a request may have, and a longer one.
+fn excessive() -> [Case; 2] {
+    let many: Vec<_> = (0..101).map(|number| (&*format!("x-{number}").leak(), "1")).collect();
+    [with("too many fields", &many), with("a field that is too long", &[("a", "x".repeat(70_000).leak())])]
+}
+
 fn malformed() -> Vec<Case> {
     const INJECTED: &str = "1\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: app.test\r\n\r\n";
     vec![
@@ -76,6 +89,8 @@ fn malformed() -> Vec<Case> {
         with("a name in capitals", &[("X-Upper", "1")]),
         with("an empty name", &[("", "1")]),
         with("a colon in a name", &[("a:b", "1")]),
+        with("a quotation mark in a name", &[("a\"", "1")]),
+        ending("a quotation mark in a name of the trailers", &[("a\"", "1")]),
         with("a space in a name", &[("a b", "1")]),
         with("a line's end in a name", &[("a: 1\r\nx", "1")]),
         with("a NUL in a name", &[("a\0", "1")]),
@@ -128,6 +143,12 @@ fn malformed() -> Vec<Case> {
         sending(with("a list of lengths", &[("content-length", "5, 5")]), "hello"),
         sending(with("two lengths", &[("content-length", "5"), ("content-length", "5")]), "hello"),
         sending(with("an empty length", &[("content-length", "")]), "hello"),
+        ending("connection in the trailers", &[("connection", "close")]),
+        ending("transfer-encoding in the trailers", &[("transfer-encoding", "chunked")]),
+        ending("upgrade in the trailers", &[("upgrade", "h2c")]),
+        ending("a name in capitals in the trailers", &[("X-Upper", "1")]),
+        ending("a request in the trailers", &[("a", INJECTED)]),
+        ending("NUL in the trailers", &[("a", "1\0")]),
         but("CONNECT with a path", ":method", "CONNECT"),
         Case { fields: vec![(":method", "CONNECT"), (":authority", "app.test:80")], ..with("CONNECT", &[]) },
         Case {
@@ -143,8 +164,9 @@ async fn malformed_requests_of_http2_end_at_their_stream() {
     let app = Recorder::start().await;
     let mut sidecar = super::before(app.address, json!({})).await;
     sidecar.until_ready().await;
-    let cases = malformed();
-    assert!(cases.len() >= 60, "{} cases", cases.len());
+    let mut cases = malformed();
+    cases.extend(excessive());
+    assert!(cases.len() >= 70, "{} cases", cases.len());
     let mut wrong = Vec::new();
     for case in &cases {
         let told = ask(sidecar.traffic, case).await;
@@ -167,10 +189,12 @@ async fn requests_of_http2_reach_an_app_of_http1_in_one_form() {
     let sidecar = super::before(app.address, json!({})).await;
     sidecar.until_ready().await;
     // h2 drops such a field, so that it is no second request's.
-    let mut trailers = sending(with("a pseudo-field in the trailers", &[]), "hello");
-    trailers.trailers = Some(vec![(":path", "/b")]);
+    let pseudo = ending("a pseudo-field in the trailers", &[(":path", "/b")]);
+    // What frames or addresses a message is nothing behind it.
+    let late = ending("fields that come too late", &[("host", "other.test"), ("content-length", "1")]);
     for (case, line, body, fields) in [
-        (trailers, "POST /a HTTP/1.1", "hello", vec![(":path", None)]),
+        (pseudo, "POST /a HTTP/1.1", "hello", vec![(":path", None)]),
+        (late, "POST /a HTTP/1.1", "hello", vec![("host", Some("app.test")), ("content-length", None)]),
         (
             with("plain", &[]),
             "POST /a HTTP/1.1",
@@ -219,7 +243,7 @@ async fn ask(address: std::net::SocketAddr, case: &Case) -> Told {
     let mut stream = TcpStream::connect(address).await.expect("the port accepts");
     let mut bytes = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
     let last = if case.data.is_none() { END_STREAM } else { 0 };
-    bytes.extend(frame(HEADERS, END_HEADERS | last, 1, &block(&case.fields)));
+    bytes.extend(frames::head(last, 1, &block(&case.fields)));
     if let Some(data) = case.data {
         let last = if case.trailers.is_none() { END_STREAM } else { 0 };
         bytes.extend(frame(DATA, last, 1, data.as_bytes()));

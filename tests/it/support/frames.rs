@@ -80,6 +80,21 @@ pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     block
 }
 
+/// A head in as many frames as it takes.
+pub fn head(flags: u8, stream: u32, block: &[u8]) -> Vec<u8> {
+    let mut parts = block.chunks(LARGEST).peekable();
+    let (mut bytes, mut kind, mut flags) = (Vec::new(), HEADERS, flags);
+    while let Some(part) = parts.next() {
+        let last = if parts.peek().is_none() { END_HEADERS } else { 0 };
+        bytes.extend(frame(kind, flags | last, stream, part));
+        (kind, flags) = (CONTINUATION, 0);
+    }
+    bytes
+}
+
+/// Bytes of a payload that every peer takes (RFC 9113, 4.2).
+const LARGEST: usize = 1 << 14;
+
 /// The length of a string that is not compressed (RFC 7541, 5.1 and 5.2).
 fn length(block: &mut Vec<u8>, length: usize) {
     let Some(mut more) = length.checked_sub(127) else { return block.push(length as u8) };
