@@ -10,6 +10,7 @@ mod fields;
 mod framing;
 mod h2;
 mod http2;
+mod http2_rules;
 mod limits;
 mod malformed;
 mod malformed_http2;
