@@ -17,6 +17,7 @@ mod malformed_http2;
 mod mutated;
 mod pooling;
 mod recorder;
+mod resending;
 mod streaming;
 mod tcp;
 mod tls;
