@@ -42,10 +42,14 @@ impl ProxyError {
         Self { kind, cause: Some(Cause::Fault(fault)) }
     }
 
+    pub fn http(kind: ErrorKind, error: hyper::Error) -> Self {
+        Self { kind, cause: Some(Cause::Http(error)) }
+    }
+
     /// The app's side of an exchange broke before its answer came.
     pub fn exchange(error: hyper::Error) -> Self {
         let kind = if error.is_parse() { ErrorKind::UpstreamProtocol } else { ErrorKind::UpstreamClosed };
-        Self { kind, cause: Some(Cause::Http(error)) }
+        Self::http(kind, error)
     }
 
     /// Whether this holds for the I/O error below.

@@ -2,6 +2,7 @@
 //! binary between them.
 
 mod answers;
+mod answers_http2;
 mod app_side;
 mod bodies;
 mod closing;
