@@ -85,6 +85,16 @@ impl ProxyError {
         response
     }
 
+    /// The answer for a client of HTTP/1 whose connection nobody serves any more: its status, and all of its bytes.
+    pub fn last_words(&self) -> (StatusCode, String) {
+        let (status, _, text) = self.row();
+        let (kind, length) = (self.kind.name(), text.len());
+        let head = format!("HTTP/1.1 {status}\r\ncontent-type: text/plain; charset=utf-8\r\n");
+        let fields =
+            format!("x-readygate-error: {kind}\r\nconnection: close\r\ncontent-length: {length}\r\n");
+        (status, format!("{head}{fields}\r\n{text}"))
+    }
+
     /// The table: the status, its twin of gRPC, and what to say.
     fn row(&self) -> (StatusCode, Code, &'static str) {
         use Code::{
