@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::json;
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -101,6 +102,8 @@ async fn send_frames(address: SocketAddr, bytes: Vec<u8>) {
             Ok(None) | Err(_) => break,
         }
     }
+    // By a reset: so many that linger would leave no port for the next.
+    let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
 }
 
 const AT_ONCE: usize = 8;
