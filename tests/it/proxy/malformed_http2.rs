@@ -192,6 +192,9 @@ async fn requests_of_http2_reach_an_app_of_http1_in_one_form() {
     let pseudo = ending("a pseudo-field in the trailers", &[(":path", "/b")]);
     // What frames or addresses a message is nothing behind it.
     let late = ending("fields that come too late", &[("host", "other.test"), ("content-length", "1")]);
+    let mut hosted = without("a fragment alone, and host for the authority", ":authority");
+    hosted.fields.push(("host", "app.test"));
+    hosted.fields.iter_mut().filter(|(name, _)| *name == ":path").for_each(|pair| pair.1 = "#b");
     for (case, line, body, fields) in [
         (pseudo, "POST /a HTTP/1.1", "hello", vec![(":path", None)]),
         (late, "POST /a HTTP/1.1", "hello", vec![("host", Some("app.test")), ("content-length", None)]),
@@ -220,6 +223,8 @@ async fn requests_of_http2_reach_an_app_of_http1_in_one_form() {
             vec![("host", Some("app.test"))],
         ),
         (but("a fragment", ":path", "/a?b#c"), "POST /a?b HTTP/1.1", "", vec![]),
+        (but("a fragment alone", ":path", "#b"), "POST / HTTP/1.1", "", vec![]),
+        (hosted, "POST / HTTP/1.1", "", vec![("host", Some("app.test"))]),
         (but("escapes", ":path", "/%0d%0a//../b"), "POST /%0d%0a//../b HTTP/1.1", "", vec![]),
     ] {
         assert_eq!(ask(sidecar.traffic, &case).await, Told::Fine, "{}", case.name);
