@@ -47,6 +47,10 @@ pub trait Check {
     /// The future may be dropped at any await; it then leaves no connection, process or task behind.
     fn run(&self) -> CheckFuture<'_>;
 
+    /// What a run tests, in words that go on after the check's name: `connects to db:5432, and hangs up`. Shows what
+    /// the failures of the kind may show, and so no secret: no header, body, argument or query.
+    fn tests(&self) -> String;
+
     /// How long one run may take, given the check's `timeout`.
     fn deadline(&self, timeout: Duration) -> Duration {
         timeout

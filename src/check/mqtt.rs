@@ -44,6 +44,13 @@ impl Check for Mqtt {
     fn run(&self) -> CheckFuture<'_> {
         Box::pin(self.attempt())
     }
+
+    fn tests(&self) -> String {
+        format!(
+            "connects to {}, sends CONNECT, and expects that only our credentials may be refused",
+            self.keys
+        )
+    }
 }
 
 impl Mqtt {

@@ -38,6 +38,13 @@ impl Keys {
     }
 }
 
+impl fmt::Display for Keys {
+    /// `db:6379 over TLS`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.tls.place(&self.address))
+    }
+}
+
 /// Keys from `scheme://host[:port][?tls=true]`.
 pub(super) fn from_url(url: &str, default_port: u16) -> Result<Value, String> {
     let expected = "expected scheme://host:port, or scheme://host:port?tls=true";

@@ -85,6 +85,16 @@ impl Check for Postgres {
     fn run(&self) -> CheckFuture<'_> {
         Box::pin(self.attempt())
     }
+
+    fn tests(&self) -> String {
+        let Keys { address, tls, user, database } = &self.keys;
+        format!(
+            "connects to {}, asks for a session as {user} in {}, and expects one, the question for a password, or only \
+             {user} to be refused",
+            tls.place(address),
+            database.as_ref().unwrap_or(user)
+        )
+    }
 }
 
 impl Postgres {

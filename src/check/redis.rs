@@ -46,6 +46,10 @@ impl Check for Redis {
     fn run(&self) -> CheckFuture<'_> {
         Box::pin(self.attempt())
     }
+
+    fn tests(&self) -> String {
+        format!("connects to {}, sends PING, and expects PONG, or the wish for a password", self.keys)
+    }
 }
 
 impl Redis {

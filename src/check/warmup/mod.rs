@@ -15,6 +15,7 @@ mod http;
 mod keys;
 mod requests;
 mod stats;
+mod words;
 
 use std::cell::Cell;
 use std::fmt::Write as _;
@@ -90,6 +91,10 @@ struct Warmup {
 impl Check for Warmup {
     fn run(&self) -> CheckFuture<'_> {
         Box::pin(self.warm_up())
+    }
+
+    fn tests(&self) -> String {
+        self.keys.words()
     }
 
     fn deadline(&self, _: Duration) -> Duration {

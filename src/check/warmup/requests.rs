@@ -94,6 +94,19 @@ impl Listed {
         problems
     }
 
+    /// `GET /api/items`, without the query, which may hold a secret.
+    pub(in crate::check) fn shown(&self) -> String {
+        let keys = &self.0;
+        match (&keys.grpc, &keys.path) {
+            (Some(call), _) => format!("the gRPC call {call}"),
+            (None, path) => {
+                let path = path.as_deref().unwrap_or_default();
+                let path = path.split_once('?').map_or(path, |(path, _)| path);
+                format!("{} {path}", keys.method.as_deref().unwrap_or("GET"))
+            }
+        }
+    }
+
     /// Never fails after [`Listed::problems`] found none.
     pub(super) fn recipe(&self) -> Recipe {
         self.0.recipe().expect("configuration accepted the request")
