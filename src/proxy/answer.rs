@@ -5,9 +5,10 @@
 //! written anew, and a connection on which more comes than was asked for is closed.
 
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Response, StatusCode};
+use http::{Response, StatusCode, Version};
 
 use super::fault::Fault;
+use super::octets::is_name;
 
 /// Judges the head of an answer; writes its length in one way.
 ///
@@ -16,6 +17,10 @@ use super::fault::Fault;
 /// The answer has no certain end. The connection it came on must be closed.
 pub fn check<B>(answer: &mut Response<B>) -> Result<(), Fault> {
     let status = answer.status();
+    // Those of HTTP/1 have been read by the letter.
+    if answer.version() == Version::HTTP_2 && !answer.headers().keys().all(is_name) {
+        return Err(Fault::Name);
+    }
     let headers = answer.headers_mut();
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
@@ -66,6 +71,8 @@ fn number(digits: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
 
     fn checked(status: u16, fields: &[(&'static str, &'static str)]) -> Result<Vec<(String, String)>, Fault> {
@@ -100,6 +107,17 @@ mod tests {
             assert_eq!(checked(200, &fields), Err(Fault::ContentLength), "{lines:?}");
         }
         assert_eq!(checked(200, &[("content-length", "99999999999999999999")]), Err(Fault::ContentLength));
+    }
+
+    #[test]
+    fn names_of_http2_are_those_of_http1() {
+        let named = |name: &str, version| {
+            let name = HeaderName::from_lowercase(name.as_bytes()).expect("a name for the crate");
+            let answer = Response::builder().version(version).header(name, "1").body(());
+            check(&mut answer.expect("an answer that http takes"))
+        };
+        assert_eq!(named("a\"b", Version::HTTP_2), Err(Fault::Name));
+        assert_eq!(named("a'b", Version::HTTP_2), Ok(()));
     }
 
     #[test]

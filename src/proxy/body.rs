@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::HeaderName;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::OwnedSemaphorePermit;
@@ -11,6 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::expect::Expected;
 use super::layers::observe::Flight;
 use super::lease::Lease;
+use super::octets::is_name;
 use super::registry::Protocol;
 use super::resend::Kept;
 use super::upgrade::Switch;
@@ -165,7 +167,7 @@ impl HttpBody for Body {
                         lease.read_much(client.keeps_up());
                     }
                 }
-                Pin::new(body).poll_frame(cx)
+                Pin::new(body).poll_frame(cx).map_ok(presentable)
             }
             Source::Switch(_) => return Poll::Ready(None),
         };
@@ -204,6 +206,17 @@ impl HttpBody for Body {
             Source::Switch(_) => SizeHint::with_exact(0),
         }
     }
+}
+
+/// Without trailers whose names are none (see `octets`).
+fn presentable(mut frame: Frame<Bytes>) -> Frame<Bytes> {
+    if let Some(trailers) = frame.trailers_mut() {
+        let bad: Vec<HeaderName> = trailers.keys().filter(|name| !is_name(name)).cloned().collect();
+        for name in bad {
+            trailers.remove(name);
+        }
+    }
+    frame
 }
 
 impl Drop for Body {

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
+use rustls::AlertDescription;
 use rustls_pki_types::ServerName;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -16,7 +17,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::config::{Address, Upstream};
-use crate::tls::{Client, InForce};
+use crate::tls::{Client, HTTP_1_1, InForce};
 use crate::traffic::ErrorKind;
 
 use super::Tls;
@@ -44,10 +45,24 @@ impl Stream {
     }
 }
 
+/// What an app behind TLS may choose to speak (ALPN, RFC 7301).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// What the configuration says: HTTP/2 before HTTP/1.1, for HTTP.
+    All,
+    /// For a request that asks for an upgrade: HTTP/2 has none.
+    Http1,
+}
+
 /// The app's port accepts, and no TLS connection comes of it.
 #[derive(Debug, thiserror::Error)]
-#[error("TLS: {0}")]
-struct TlsError(String);
+enum TlsError {
+    #[error("TLS: {0}")]
+    Failed(String),
+    /// It speaks nothing of what was offered.
+    #[error("TLS: the app speaks no protocol that was offered")]
+    NoProtocol,
+}
 
 /// One attempt.
 ///
@@ -55,10 +70,10 @@ struct TlsError(String);
 ///
 /// [`io::ErrorKind::ConnectionRefused`] where nobody listens: this passes when the app is up. `TimedOut`
 /// after `timeout`, a TLS handshake included.
-pub async fn dial(upstream: &Upstream, tls: &Tls, timeout: Duration) -> io::Result<Stream> {
+pub async fn dial(upstream: &Upstream, tls: &Tls, offer: Offer, timeout: Duration) -> io::Result<Stream> {
     let attempt = async {
         match (connect(&upstream.address).await?, &tls.client) {
-            (Stream::Tcp { stream }, Some(client)) => secure(stream, upstream, client).await,
+            (Stream::Tcp { stream }, Some(client)) => secure(stream, upstream, client, offer).await,
             (stream, _) => Ok(stream),
         }
     };
@@ -69,8 +84,13 @@ pub async fn dial(upstream: &Upstream, tls: &Tls, timeout: Duration) -> io::Resu
 }
 
 /// Shakes hands with the app, which must be whom the configuration names.
-async fn secure(stream: TcpStream, upstream: &Upstream, client: &InForce<Client>) -> io::Result<Stream> {
-    let failed = |error: String| io::Error::other(TlsError(error));
+async fn secure(
+    stream: TcpStream,
+    upstream: &Upstream,
+    client: &InForce<Client>,
+    offer: Offer,
+) -> io::Result<Stream> {
+    let failed = |error: String| io::Error::other(TlsError::Failed(error));
     let host = match &upstream.address {
         Address::Tcp { host, .. } => host.as_str(),
         Address::Unix(_) => "localhost",
@@ -78,13 +98,31 @@ async fn secure(stream: TcpStream, upstream: &Upstream, client: &InForce<Client>
     let name = upstream.tls.server_name.as_deref().unwrap_or(host);
     let name = ServerName::try_from(name.to_owned()).map_err(|error| failed(error.to_string()))?;
     let client = client.load().ok_or_else(|| failed("no certificate authorities yet".to_owned()))?;
-    let connecting = TlsConnector::from(Arc::clone(&client.0))
+    let protocols = match offer {
+        Offer::All => client.0.alpn_protocols.clone(),
+        Offer::Http1 => vec![HTTP_1_1.to_vec()],
+    };
+    let connector = TlsConnector::from(Arc::clone(&client.0));
+    let connecting = connector
+        .with_alpn(protocols)
         .connect_with(name, stream, |session| session.set_buffer_limit(Some(UNSENT)));
     // Boxed: a request's future is the larger for it, and few requests make a connection.
     match Box::pin(connecting).await {
         Ok(stream) => Ok(Stream::Tls { stream: Box::new(stream) }),
+        Err(error) if is_no_protocol(&error) => Err(io::Error::other(TlsError::NoProtocol)),
         Err(error) => Err(failed(error.to_string())),
     }
+}
+
+fn is_no_protocol(error: &io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    matches!(cause, Some(rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)))
+}
+
+/// Whether an error of [`dial`] says that the app speaks nothing of what was offered.
+pub fn speaks_otherwise(error: &io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<TlsError>());
+    matches!(cause, Some(TlsError::NoProtocol))
 }
 
 /// Bytes of a request that a session may keep while the app does not read: two records.

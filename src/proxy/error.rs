@@ -42,10 +42,19 @@ impl ProxyError {
         Self { kind, cause: Some(Cause::Fault(fault)) }
     }
 
+    pub fn http(kind: ErrorKind, error: hyper::Error) -> Self {
+        Self { kind, cause: Some(Cause::Http(error)) }
+    }
+
     /// The app's side of an exchange broke before its answer came.
     pub fn exchange(error: hyper::Error) -> Self {
         let kind = if error.is_parse() { ErrorKind::UpstreamProtocol } else { ErrorKind::UpstreamClosed };
-        Self { kind, cause: Some(Cause::Http(error)) }
+        Self::http(kind, error)
+    }
+
+    /// Whether this holds for the I/O error below.
+    pub fn io_cause(&self, holds: impl FnOnce(&io::Error) -> bool) -> bool {
+        matches!(&self.cause, Some(Cause::Io(error)) if holds(error))
     }
 
     /// The answer for the client, in its protocol.
@@ -74,6 +83,16 @@ impl ProxyError {
         };
         response.headers_mut().insert("x-readygate-error", HeaderValue::from_static(self.kind.name()));
         response
+    }
+
+    /// The answer for a client of HTTP/1 whose connection nobody serves any more: its status, and all of its bytes.
+    pub fn last_words(&self) -> (StatusCode, String) {
+        let (status, _, text) = self.row();
+        let (kind, length) = (self.kind.name(), text.len());
+        let head = format!("HTTP/1.1 {status}\r\ncontent-type: text/plain; charset=utf-8\r\n");
+        let fields =
+            format!("x-readygate-error: {kind}\r\nconnection: close\r\ncontent-length: {length}\r\n");
+        (status, format!("{head}{fields}\r\n{text}"))
     }
 
     /// The table: the status, its twin of gRPC, and what to say.

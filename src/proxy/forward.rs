@@ -67,6 +67,9 @@ pub async fn forward(mut inbound: Inbound) -> Result<Response<Body>, ProxyError>
     };
     let copy = Copy::of(request, budget);
     let mut patience = Patience::new(&settings.listener, *warmup);
+    if upgrade.is_some() {
+        patience = patience.for_an_upgrade();
+    }
     let mut resent = 0;
     // One for all copies: to the client they are one request.
     let mut time = settings.listener.timeouts.response;
@@ -137,9 +140,11 @@ fn address(request: &mut Request<RequestBody>) -> Result<(), ProxyError> {
         let is_http2 = request.version() == Version::HTTP_2;
         return Err(if is_http2 { ProxyError::new(ErrorKind::Unsupported) } else { refused() });
     }
-    if request.uri().authority().is_some() {
-        let path = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
-        *request.uri_mut() = Uri::from(path);
+    let uri = request.uri();
+    if uri.authority().is_some() || uri.path().is_empty() {
+        // Of a `:path` that is only a fragment the crate `http` keeps nothing, calls it `/` and writes nothing.
+        let path = uri.path_and_query().filter(|path| path.as_str() != "/").cloned();
+        *request.uri_mut() = Uri::from(path.unwrap_or(PathAndQuery::from_static("/")));
     }
     if !request.headers().contains_key(header::HOST) {
         return Err(refused());

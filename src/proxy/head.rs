@@ -9,6 +9,7 @@ use http::{Method, Request, Uri, Version};
 
 use super::fault::Fault;
 use super::notable::Notable;
+use super::octets::is_name;
 
 /// Judges a request before anything else does. `notable`: of its fields.
 ///
@@ -175,6 +176,9 @@ fn upgrade(headers: &HeaderMap) -> Result<(), Fault> {
 
 /// RFC 9113, 8.2: no fields of a connection, no blanks around a value, one Content-Length of digits.
 fn fields_of_http2(headers: &HeaderMap, notable: Notable) -> Result<(), Fault> {
+    if !headers.keys().all(is_name) {
+        return Err(Fault::Name);
+    }
     if notable.has(OF_CONNECTIONS) {
         return Err(Fault::Http2Field);
     }

@@ -12,6 +12,10 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
 
+use crate::traffic::{ErrorKind, From};
+
+use super::doubt::Doubt;
+use super::error::ProxyError;
 use super::lane::Lane;
 use super::metered::{Metered, Tally};
 use super::registry::{ConnectionState, Order, Stage};
@@ -26,7 +30,13 @@ where
 {
     let limits = lane.settings().listener.limits.clone();
     let wire = Rc::new(RefCell::new(Wire::new()));
-    let side = ClientSide { state: Rc::clone(&state), lane: Rc::clone(&lane), wire: Rc::clone(&wire) };
+    let side = ClientSide {
+        state: Rc::clone(&state),
+        lane: Rc::clone(&lane),
+        wire: Rc::clone(&wire),
+        doubt: Rc::default(),
+    };
+    let doubt = Rc::clone(&side.doubt);
     let io = Metered::new(stream, early, side);
     let stack = Stack::new(Rc::clone(&lane), Rc::clone(&state)).reading_along(wire);
     let connection = http1::Builder::new()
@@ -37,7 +47,13 @@ where
         .max_headers(limits.headers)
         .max_buf_size(limits.header_bytes)
         .serve_connection(TokioIo::new(io), stack);
-    let mut driver = Driver { connection, state: Rc::clone(&state), finishing: false };
+    let mut driver = Driver {
+        connection,
+        state: Rc::clone(&state),
+        finishing: false,
+        doubt: Rc::clone(&doubt),
+        owes: false,
+    };
     let ended = poll_fn(|cx| driver.poll(cx)).await;
     // Taken in any case: it holds the state that holds it.
     let granted = state.handover.take();
@@ -54,13 +70,38 @@ where
                 }
             }
         }
-        Ok(Ended::ByItself | Ended::Cut) => {}
         Err(error) if error.is_parse() => {
-            lane.counters.error(crate::traffic::ErrorKind::BadRequest);
-            tracing::debug!(%peer, %error, "request refused");
+            let refusal = ProxyError::http(doubt.open().unwrap_or(ErrorKind::BadRequest), error);
+            tracing::debug!(%peer, error = %refusal, "request refused");
+            lane.counters.error(refusal.kind);
+            if doubt.open().is_some() {
+                doubt.settle();
+                Box::pin(refuse(driver.connection.into_parts().io.into_inner(), &refusal, &lane)).await;
+            }
         }
-        Err(error) => tracing::debug!(%peer, %error, "connection ended"),
+        ended => {
+            if let Err(error) = ended {
+                tracing::debug!(%peer, %error, "connection ended");
+            }
+            if driver.owes {
+                let mut io = driver.connection.into_parts().io.into_inner();
+                let _ = tokio::time::timeout(LAST_WORDS, io.shutdown()).await;
+            }
+        }
     }
+}
+
+/// Says in our words what hyper refused.
+async fn refuse<S: Transport>(mut io: Metered<S, ClientSide>, refusal: &ProxyError, lane: &Lane) {
+    io.unsay();
+    let (status, answer) = refusal.last_words();
+    lane.counters.request_began(lane.clock.millis());
+    lane.counters.request_ended(status.as_u16(), Duration::ZERO, From::Other);
+    let said = async {
+        io.write_all(answer.as_bytes()).await?;
+        io.shutdown().await
+    };
+    let _ = tokio::time::timeout(LAST_WORDS, said).await;
 }
 
 /// hyper's connection, and an ear for the worker's orders.
@@ -68,6 +109,9 @@ struct Driver<S> {
     connection: http1::Connection<TokioIo<Metered<S, ClientSide>>, Stack>,
     state: Rc<ConnectionState>,
     finishing: bool,
+    doubt: Rc<Doubt>,
+    /// The connection is over, and an answer of the app's waits.
+    owes: bool,
 }
 
 enum Ended {
@@ -94,6 +138,23 @@ impl<S: Transport + 'static> Driver<S> {
     }
 
     fn advance(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<Ended>> {
+        let polled = self.step(cx);
+        let refused = matches!(&polled, Poll::Ready(Err(error)) if error.is_parse());
+        if self.doubt.open().is_none() || refused {
+            return polled;
+        }
+        self.doubt.settle();
+        match polled {
+            // hyper flushes once more.
+            Poll::Pending => self.step(cx),
+            Poll::Ready(ended) => {
+                self.owes = true;
+                Poll::Ready(ended)
+            }
+        }
+    }
+
+    fn step(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<Ended>> {
         let polled = match self.state.handover.is_noted() {
             true => self.connection.poll_without_shutdown(cx),
             false => Pin::new(&mut self.connection).poll(cx),
@@ -102,7 +163,7 @@ impl<S: Transport + 'static> Driver<S> {
     }
 }
 
-/// How long the end of a TLS connection may take to go out.
+/// How long the end of a connection may take to go out.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Counts bytes, notes when a request's head begins, and has all of them read a second time.
@@ -110,6 +171,7 @@ struct ClientSide {
     state: Rc<ConnectionState>,
     lane: Rc<Lane>,
     wire: Rc<RefCell<Wire>>,
+    doubt: Rc<Doubt>,
 }
 
 impl Tally for ClientSide {
@@ -130,6 +192,14 @@ impl Tally for ClientSide {
 
     fn blocked(&self) {
         self.state.blocked(&self.lane.clock);
+    }
+
+    fn doubts(&self, bytes: &[u8]) -> bool {
+        self.doubt.has(bytes)
+    }
+
+    fn is_settled(&self) -> bool {
+        self.doubt.open().is_none()
     }
 
     fn sent(&self, bytes: usize) {

@@ -3,9 +3,9 @@
 use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -31,6 +31,16 @@ pub trait Tally {
 
     /// There are bytes to go out, and the other side takes none.
     fn blocked(&self) {}
+
+    /// Whether these bytes, which are to go out, must wait.
+    fn doubts(&self, _: &[u8]) -> bool {
+        false
+    }
+
+    /// Whether bytes that waited may go.
+    fn is_settled(&self) -> bool {
+        true
+    }
 }
 
 pin_project! {
@@ -43,6 +53,8 @@ pin_project! {
         early: Option<Bytes>,
         // What came is not to be read further.
         broken: bool,
+        // Written from here, and not yet to the socket.
+        waiting: Bytes,
         tally: T,
     }
 }
@@ -50,7 +62,18 @@ pin_project! {
 impl<S, T: Tally> Metered<S, T> {
     /// `early` was read from the socket already.
     pub fn new(stream: S, early: Bytes, tally: T) -> Self {
-        Self { stream, early: (!early.is_empty()).then_some(early), broken: false, tally }
+        Self {
+            stream,
+            early: (!early.is_empty()).then_some(early),
+            broken: false,
+            waiting: Bytes::new(),
+            tally,
+        }
+    }
+
+    /// Forgets the bytes that wait.
+    pub fn unsay(&mut self) {
+        self.waiting.clear();
     }
 
     /// The socket, and what was read from it but not from here.
@@ -98,16 +121,25 @@ impl<S: AsyncRead, T: Tally> AsyncRead for Metered<S, T> {
 }
 
 impl<S: AsyncWrite, T: Tally> AsyncWrite for Metered<S, T> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.as_mut().poll_waiting(cx))?;
         let this = self.project();
+        if this.tally.doubts(buf) {
+            *this.waiting = Bytes::copy_from_slice(buf);
+            return Poll::Ready(Ok(buf.len()));
+        }
         told(this.stream.poll_write(cx, buf), this.tally)
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let [only] = bufs {
+            return self.poll_write(cx, only);
+        }
+        ready!(self.as_mut().poll_waiting(cx))?;
         let this = self.project();
         told(this.stream.poll_write_vectored(cx, bufs), this.tally)
     }
@@ -116,12 +148,35 @@ impl<S: AsyncWrite, T: Tally> AsyncWrite for Metered<S, T> {
         self.stream.is_write_vectored()
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.tally.is_settled() {
+            ready!(self.as_mut().poll_waiting(cx))?;
+        }
         self.project().stream.poll_flush(cx)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.tally.is_settled() {
+            // Not before those bytes.
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.as_mut().poll_waiting(cx))?;
         self.project().stream.poll_shutdown(cx)
+    }
+}
+
+impl<S: AsyncWrite, T: Tally> Metered<S, T> {
+    /// Sends what waits.
+    fn poll_waiting(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut this = self.project();
+        while !this.waiting.is_empty() {
+            let sent = ready!(told(this.stream.as_mut().poll_write(cx, this.waiting), this.tally))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            this.waiting.advance(sent);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

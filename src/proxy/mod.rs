@@ -23,6 +23,7 @@ mod answer;
 mod body;
 mod connection;
 mod dial;
+mod doubt;
 mod error;
 mod expect;
 mod fault;

@@ -136,6 +136,10 @@ impl Lease {
             let fate = match unsent {
                 Some(request) => Fate::Unsent(Box::new(as_before(request))),
                 None if is_unprocessed(&error) => Fate::Unprocessed,
+                None if is_faulty(&error) => {
+                    let error = ProxyError::http(ErrorKind::UpstreamProtocol, error);
+                    return Failure { error, fate: Fate::Answered };
+                }
                 None => Fate::Unanswered,
             };
             Failure { error: ProxyError::exchange(error), fate }
@@ -173,11 +177,19 @@ fn as_before(mut request: Request<RequestBody>) -> Request<RequestBody> {
 
 /// Whether the app says that it did nothing with the request (RFC 9113, 6.8 and 8.7).
 fn is_unprocessed(error: &hyper::Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
-    source.is_some_and(|error| {
+    cause(error).is_some_and(|error| {
         let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
         error.is_remote() && (refused || error.is_go_away())
     })
+}
+
+/// Whether what the app answered is not HTTP/2, so that h2 ended the stream, or the connection.
+fn is_faulty(error: &hyper::Error) -> bool {
+    cause(error).is_some_and(h2::Error::is_library)
+}
+
+fn cause(error: &hyper::Error) -> Option<&h2::Error> {
+    std::error::Error::source(error).and_then(|source| source.downcast_ref())
 }
 
 /// Bytes of an answer that wait here while its client takes none. The app is near: at a round trip of 100 µs, busy

@@ -1,5 +1,7 @@
 //! Which bytes may stand where in HTTP/1, and fast looks for the first that may not.
 
+use http::HeaderName;
+
 /// How many bytes at the beginning are such.
 pub fn run(bytes: &[u8], such: impl Fn(u8) -> bool) -> usize {
     bytes.iter().position(|byte| !such(*byte)).unwrap_or(bytes.len())
@@ -21,6 +23,11 @@ fn is_control(byte: u8) -> bool {
 /// RFC 9110, 5.6.2.
 pub fn is_token(byte: u8) -> bool {
     TOKEN[usize::from(byte)]
+}
+
+/// Whether a name is one: of HTTP/2 the crate `http` also takes those with a quotation mark.
+pub fn is_name(name: &HeaderName) -> bool {
+    name.as_str().bytes().all(is_token)
 }
 
 /// What a target may have without being read in two ways: no blank, no control character, nothing beyond ASCII and

@@ -34,6 +34,11 @@ pub fn offered<B>(request: &Request<B>) -> Option<HeaderValue> {
     {
         return None;
     }
+    named(headers)
+}
+
+/// The protocols that a message names, but those that are not passed on; `None` if there are no others.
+pub fn named(headers: &HeaderMap) -> Option<HeaderValue> {
     let protocols: Vec<&str> =
         items(headers, &header::UPGRADE).filter(|protocol| is_passed_on(protocol)).collect();
     (!protocols.is_empty()).then(|| HeaderValue::from_str(&protocols.join(", ")).ok())?

@@ -17,6 +17,7 @@ use crate::config::Listener;
 use crate::traffic::ErrorKind;
 
 use super::lane::Clock;
+use super::octets::is_name;
 
 /// A body as it comes from the client, frame by frame.
 #[derive(Debug)]
@@ -97,6 +98,9 @@ impl Upload {
         };
         if let Some(patience) = &mut self.patience {
             patience.progress = patience.clock.millis();
+        }
+        if frame.trailers_ref().is_some_and(|trailers| !trailers.keys().all(is_name)) {
+            return self.fail(ErrorKind::BadRequest, None);
         }
         if let (Some(left), Some(data)) = (&mut self.left, frame.data_ref()) {
             match left.checked_sub(data.len() as u64) {

@@ -15,7 +15,7 @@ use crate::config::{Listener, NotReady, Scheme};
 use crate::tls::H2;
 use crate::traffic::ErrorKind;
 
-use super::dial::{Stream, dial, unreachable};
+use super::dial::{Offer, Stream, dial, speaks_otherwise, unreachable};
 use super::error::ProxyError;
 use super::lane::{Lane, Waiting};
 use super::lease::Lease;
@@ -38,11 +38,13 @@ pub struct Upstream {
     back: Notify,
 }
 
-/// What a request puts up with: how long it waits for an app that refuses, how many connections it tries.
+/// What a request puts up with: how long it waits for an app that refuses, how many connections it tries, and
+/// what may be spoken on them.
 #[derive(Debug)]
 pub struct Patience {
     /// Connections that may still be made for it.
     connections: u32,
+    offer: Offer,
     longest: Duration,
     policy: NotReady,
     until: Option<Instant>,
@@ -52,7 +54,13 @@ impl Patience {
     /// Warm-up requests wait for nothing: that the app refuses is what they are there to see.
     pub fn new(listener: &Listener, warmup: bool) -> Self {
         let longest = if warmup { Duration::ZERO } else { listener.hold.longest };
-        Self { connections: CONNECTIONS, longest, policy: listener.not_ready, until: None }
+        Self { connections: CONNECTIONS, offer: Offer::All, longest, policy: listener.not_ready, until: None }
+    }
+
+    /// The same for a request that asks for an upgrade.
+    pub fn for_an_upgrade(mut self) -> Self {
+        self.offer = Offer::Http1;
+        self
     }
 }
 
@@ -92,7 +100,7 @@ impl Upstream {
         listener: &Listener,
         patience: &mut Patience,
     ) -> Result<Lease, ProxyError> {
-        match self.take(lane, listener) {
+        match self.take(lane, listener, patience.offer) {
             Some(lease) => Ok(lease),
             // Boxed: most requests find a connection, and all would have room for the making of one.
             None => Box::pin(self.procure(lane, listener, patience)).await,
@@ -108,17 +116,26 @@ impl Upstream {
     ) -> Result<Lease, ProxyError> {
         let mut waiting = None;
         loop {
-            if let Some(lease) = self.take(lane, listener) {
+            if let Some(lease) = self.take(lane, listener, patience.offer) {
                 return Ok(lease);
             }
             let Some(left) = patience.connections.checked_sub(1) else {
                 return Err(ProxyError::new(ErrorKind::UpstreamClosed));
             };
-            if !lane.view.word().app_refuses(lane.number)
-                && let Some(lease) = self.connect(lane, listener).await?
-            {
-                patience.connections = left;
-                return Ok(lease);
+            if !lane.view.word().app_refuses(lane.number) {
+                match self.connect(lane, listener, patience.offer).await {
+                    Ok(Some(lease)) => {
+                        patience.connections = left;
+                        return Ok(lease);
+                    }
+                    Ok(None) => {}
+                    // An app that speaks HTTP/2 alone gets the request without the offer.
+                    Err(error) if patience.offer == Offer::Http1 && error.io_cause(speaks_otherwise) => {
+                        patience.offer = Offer::All;
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             self.stand_by(lane, listener, patience, &mut waiting).await?;
         }
@@ -135,7 +152,7 @@ impl Upstream {
         let mut waiting = None;
         loop {
             if !lane.view.word().app_refuses(lane.number)
-                && let Some(stream) = attempt(lane, listener).await?
+                && let Some(stream) = attempt(lane, listener, Offer::All).await?
             {
                 return Ok(stream);
             }
@@ -165,9 +182,14 @@ impl Upstream {
     }
 
     /// A new connection, or one that another request made meanwhile where one serves all; None if the app refuses.
-    async fn connect(&self, lane: &Rc<Lane>, listener: &Listener) -> Result<Option<Lease>, ProxyError> {
+    async fn connect(
+        &self,
+        lane: &Rc<Lane>,
+        listener: &Listener,
+        offer: Offer,
+    ) -> Result<Option<Lease>, ProxyError> {
         let failures = self.multiplex.failures.get();
-        let exclusive = || self.agreed.get() == Some(Protocol::Http1);
+        let exclusive = || offer == Offer::Http1 || self.agreed.get() == Some(Protocol::Http1);
         let mut _making = match listener.upstream.scheme {
             Scheme::Https if exclusive() => None,
             Scheme::H2c | Scheme::Https => Some(self.multiplex.making.lock().await),
@@ -177,7 +199,7 @@ impl Upstream {
             // Learned while this one waited: each needs a connection of its own, and none need wait for another.
             _making = None;
         }
-        if let Some(lease) = self.take(lane, listener) {
+        if let Some(lease) = self.take(lane, listener, offer) {
             return Ok(Some(lease));
         }
         if lane.view.word().app_refuses(lane.number) {
@@ -187,20 +209,22 @@ impl Upstream {
             // What the one before waited for in vain is not waited for again, one after the other.
             return Err(ProxyError::new(ErrorKind::ConnectFailed));
         }
-        match attempt(lane, listener).await {
-            Ok(Some(stream)) => open(stream, lane, listener).await.map(Some),
+        match attempt(lane, listener, offer).await {
+            Ok(Some(stream)) => open(stream, lane, listener, offer).await.map(Some),
             Ok(None) => Ok(None),
             Err(error) => {
-                self.multiplex.failures.set(failures + 1);
+                if offer == Offer::All {
+                    self.multiplex.failures.set(failures + 1);
+                }
                 Err(error)
             }
         }
     }
 
-    fn take(&self, lane: &Rc<Lane>, listener: &Listener) -> Option<Lease> {
+    fn take(&self, lane: &Rc<Lane>, listener: &Listener, offer: Offer) -> Option<Lease> {
         match listener.upstream.scheme {
             Scheme::H2c => self.multiplex.take().map(Lease::Shared),
-            Scheme::Https if self.agreed.get() == Some(Protocol::Http2) => {
+            Scheme::Https if offer == Offer::All && self.agreed.get() == Some(Protocol::Http2) => {
                 self.multiplex.take().map(Lease::Shared)
             }
             Scheme::Http | Scheme::Https | Scheme::Unix | Scheme::Tcp => {
@@ -236,11 +260,12 @@ impl Upstream {
         tokio::task::spawn_local(async move {
             loop {
                 if lane.view.word().app_refuses(lane.number)
-                    && let Ok(stream) = dial(&listener.upstream, &lane.tls, listener.timeouts.connect).await
+                    && let Ok(stream) =
+                        dial(&listener.upstream, &lane.tls, Offer::All, listener.timeouts.connect).await
                 {
                     lane.gate.app_accepted(lane.number);
                     if listener.upstream.scheme.is_http()
-                        && let Ok(lease) = open(stream, &lane, &listener).await
+                        && let Ok(lease) = open(stream, &lane, &listener, Offer::All).await
                     {
                         lease.give_back();
                     }
@@ -257,8 +282,8 @@ impl Upstream {
 }
 
 /// A new connection; None if the app refuses.
-async fn attempt(lane: &Lane, listener: &Listener) -> Result<Option<Stream>, ProxyError> {
-    match dial(&listener.upstream, &lane.tls, listener.timeouts.connect).await {
+async fn attempt(lane: &Lane, listener: &Listener, offer: Offer) -> Result<Option<Stream>, ProxyError> {
+    match dial(&listener.upstream, &lane.tls, offer, listener.timeouts.connect).await {
         Ok(stream) => {
             lane.gate.app_accepted(lane.number);
             lane.upstream.complained.set(false);
@@ -269,9 +294,10 @@ async fn attempt(lane: &Lane, listener: &Listener) -> Result<Option<Stream>, Pro
             Ok(None)
         }
         Err(error) => {
+            let otherwise = offer == Offer::Http1 && speaks_otherwise(&error);
             let error = unreachable(error);
             // Does not pass by itself, most often, and no client can heal it: somebody must look.
-            if error.kind == ErrorKind::UpstreamTls && !lane.upstream.complained.replace(true) {
+            if error.kind == ErrorKind::UpstreamTls && !otherwise && !lane.upstream.complained.replace(true) {
                 tracing::warn!(listener = %lane.shared.name, %error, "no TLS connection to the app");
             }
             Err(error)
@@ -280,13 +306,20 @@ async fn attempt(lane: &Lane, listener: &Listener) -> Result<Option<Stream>, Pro
 }
 
 /// Speaks to the app as its scheme says, or as ALPN agreed.
-async fn open(stream: Stream, lane: &Rc<Lane>, listener: &Listener) -> Result<Lease, ProxyError> {
+async fn open(
+    stream: Stream,
+    lane: &Rc<Lane>,
+    listener: &Listener,
+    offer: Offer,
+) -> Result<Lease, ProxyError> {
     let protocol = match listener.upstream.scheme {
         Scheme::H2c => Protocol::Http2,
         Scheme::Https if stream.protocol() == Some(H2) => Protocol::Http2,
         Scheme::Http | Scheme::Https | Scheme::Unix | Scheme::Tcp => Protocol::Http1,
     };
-    lane.upstream.agreed.set(Some(protocol));
+    if offer == Offer::All {
+        lane.upstream.agreed.set(Some(protocol));
+    }
     match protocol {
         Protocol::Http2 => multiplex::Lease::open(stream, lane).await.map(Lease::Shared),
         Protocol::Http1 => pool::Lease::open(stream, lane).await.map(Lease::Exclusive),

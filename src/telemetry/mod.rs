@@ -120,9 +120,11 @@ fn build(
     Ok((Registry::default().with(filter).with(layer), telemetry))
 }
 
+/// What `h2` warns of is the doing of clients: a line for every connection that is sent away would be a way to fill
+/// the log. Whoever asks for it by name gets it.
 fn filter(level: &str) -> Result<EnvFilter, Error> {
     EnvFilter::builder()
-        .parse(level)
+        .parse(format!("h2=error,{level}"))
         .map_err(|error| Error::Level { level: level.to_owned(), reason: error.to_string() })
 }
 
@@ -192,6 +194,15 @@ mod tests {
             !text.contains("one") && text.contains("two") && text.contains("three check=\"db\""),
             "{text}"
         );
+    }
+
+    #[test]
+    fn what_clients_make_a_library_warn_of_is_logged_only_if_asked_for() {
+        let of_library =
+            |level| logged(false, level, |_| tracing::warn!(target: "h2::proto::streams", "too many resets"));
+        assert_eq!(of_library("info"), "");
+        assert_eq!(of_library("debug,readygate=trace"), "");
+        assert!(of_library("info,h2=warn").contains("too many resets"));
     }
 
     /// Takes nothing until it is let go.

@@ -1,7 +1,7 @@
 //! Promises of the product, one module each, held on real processes and sockets.
 
-mod check_amqp;
 mod bulk;
+mod check_amqp;
 mod check_cli;
 mod check_dns;
 mod check_exec;

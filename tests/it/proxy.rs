@@ -2,6 +2,7 @@
 //! binary between them.
 
 mod answers;
+mod answers_http2;
 mod app_side;
 mod bodies;
 mod closing;
@@ -12,12 +13,14 @@ mod framing;
 mod h2;
 mod half;
 mod http2;
+mod http2_rules;
 mod limits;
 mod malformed;
 mod malformed_http2;
 mod mutated;
 mod pooling;
 mod recorder;
+mod resending;
 mod streaming;
 mod tcp;
 mod tls;

@@ -2,20 +2,30 @@
 
 usage: calls.py ADDRESS cases
        calls.py ADDRESS many COUNT CONCURRENCY
-       calls.py ADDRESS until STOPPED PAUSED    calls until the first file is there, none while the second is
+       calls.py ADDRESS until STOPPED COUNTED   calls until the first file is there; the second one grows by a byte a call
+       calls.py ADDRESS stream STOPPED COUNTED  the same for messages on one stream, and a call beside each
        calls.py ADDRESS cancel                  prints when it cancelled
        calls.py ADDRESS one METHOD [DEADLINE]   the code and the words of one call
 """
 
+import collections
 import json
 import os
+import queue
 import sys
 import threading
 import time
 
 import grpc
 
-OPTIONS = [("grpc.max_receive_message_length", 64 << 20), ("grpc.enable_retries", 0)]
+OPTIONS = [
+    ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.enable_retries", 0),
+    # Whoever restarts is called again soon.
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 200),
+]
 
 
 def same(message):
@@ -83,9 +93,10 @@ def outcome(stub, method, deadline):
         return [error.code().name, error.details()]
 
 
-def work(stub, wanted, failures, latencies):
+def work(stub, wanted, done, failures, latencies):
     """Makes calls while `wanted` says so."""
     while wanted():
+        done()
         message = os.urandom(16)
         began = time.monotonic()
         try:
@@ -93,19 +104,48 @@ def work(stub, wanted, failures, latencies):
                 failures.append("another message")
         except grpc.RpcError as error:
             failures.append(f"{error.code().name}: {error.details()}")
+            time.sleep(0.005)
         latencies.append(time.monotonic() - began)
 
 
-def crowd(stub, wanted, concurrency):
+def stream(stub, stopped, done):
+    """Messages one after the other on one stream, and a call beside each on whatever connection there is."""
+    states, questions, failures = [], queue.Queue(), []
+    stub.channel.subscribe(lambda state: states.append(state.name))
+    answers = stub.both("Both")(iter(questions.get, None))
+    exchanged, wrong = 0, 0
+    while not os.path.exists(stopped):
+        message = b"%d" % exchanged
+        questions.put(message)
+        wrong += next(answers) != message
+        exchanged += 1
+        code, words = outcome(stub, "Unary", 10)
+        if code != "OK":
+            failures.append(f"{code}: {words}")
+        done()
+        time.sleep(0.01)
+    questions.put(None)
+    left = len(list(answers))
+    return {
+        "exchanged": exchanged, "wrong": wrong, "left": left, "code": answers.code().name,
+        "failures": failures[:5], "failed": len(failures), "states": states,
+    }
+
+
+def crowd(stub, wanted, concurrency, done=lambda: None):
     failures, latencies = [], []
     threads = [
-        threading.Thread(target=work, args=(stub, wanted, failures, latencies)) for _ in range(concurrency)
+        threading.Thread(target=work, args=(stub, wanted, done, failures, latencies)) for _ in range(concurrency)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return {"calls": len(latencies), "failures": failures[:5], "failed": len(failures), "slowest": max(latencies)}
+    codes = collections.Counter(failure.split(":")[0] for failure in failures)
+    return {
+        "calls": len(latencies), "failures": sorted(set(failures))[:5], "failed": len(failures), "codes": codes,
+        "slowest": max(latencies),
+    }
 
 
 def main():
@@ -121,15 +161,17 @@ def main():
                 return left[0] >= 0
 
         print(json.dumps(crowd(stub, wanted, int(rest[1]))))
-    elif command == "until":
-        stopped, paused = rest
+    elif command in ("until", "stream"):
+        stopped, counted = rest
+        with open(counted, "ab", buffering=0) as counter:
 
-        def wanted():
-            while os.path.exists(paused) and not os.path.exists(stopped):
-                time.sleep(0.01)
-            return not os.path.exists(stopped)
+            def done():
+                counter.write(b".")
 
-        print(json.dumps(crowd(stub, wanted, 8)))
+            if command == "stream":
+                print(json.dumps(stream(stub, stopped, done)))
+            else:
+                print(json.dumps(crowd(stub, lambda: not os.path.exists(stopped), 8, done)))
     elif command == "one":
         print(json.dumps(outcome(stub, rest[0], float(rest[1]) if rest[1:] else None)))
     elif command == "cancel":

@@ -1,6 +1,7 @@
 """The library `websockets` on either side.
 
-usage: websocket.py serve                    echoes; prints its port. `close 4321 reason` makes it close so
+usage: websocket.py serve [CERT KEY]         echoes; prints its port. `close 4321 reason` makes it close so. Behind
+                                             TLS it would rather speak HTTP/2, which it does not
        websocket.py talk PORT                many messages, pings, and closes of both sides
        websocket.py big PORT MIB             one message of that size, there and back
        websocket.py crowd PORT COUNT PERIOD  that many connections, a message a PERIOD each, until they are closed;
@@ -12,6 +13,7 @@ What a client prints last is JSON.
 import asyncio
 import json
 import random
+import ssl
 import sys
 import time
 
@@ -34,8 +36,14 @@ async def echo(connection):
         print("closed", connection.close_code, connection.close_reason, file=sys.stderr, flush=True)
 
 
-async def server():
-    async with serve(echo, "127.0.0.1", 0, max_size=None, compression=None, ping_interval=None, close_timeout=5) as it:
+async def server(*pair):
+    tls = None
+    if pair:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(*pair)
+        tls.set_alpn_protocols(["h2", "http/1.1"])
+    options = {"max_size": None, "compression": None, "ping_interval": None, "close_timeout": 5, "ssl": tls}
+    async with serve(echo, "127.0.0.1", 0, **options) as it:
         print(it.sockets[0].getsockname()[1], flush=True)
         await it.serve_forever()
 
@@ -143,7 +151,7 @@ async def crowd(port, count, period):
 if __name__ == "__main__":
     what, *arguments = sys.argv[1:]
     if what == "serve":
-        asyncio.run(server())
+        asyncio.run(server(*arguments))
     elif what == "talk":
         asyncio.run(talk(*arguments))
     elif what == "big":

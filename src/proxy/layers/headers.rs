@@ -74,7 +74,8 @@ impl<S: Service<Inbound, Response = Response<Body>, Error = ProxyError>> Service
         let proto = HeaderValue::from_static(if listener.tls.is_some() { "https" } else { "http" });
         forwarded(headers, notable, listener.forwarded, &inbound.connection.peer_value, proto);
         let lane = Rc::clone(&inbound.lane);
-        Headed { inner: self.0.call(inbound), lane }
+        let http1 = inbound.request.version() < Version::HTTP_2;
+        Headed { inner: self.0.call(inbound), lane, http1 }
     }
 }
 
@@ -85,6 +86,7 @@ pin_project! {
         #[pin]
         inner: F,
         lane: Rc<Lane>,
+        http1: bool,
     }
 }
 
@@ -95,15 +97,22 @@ impl<F: Future<Output = Result<Response<Body>, ProxyError>>> Future for Headed<F
         let this = self.project();
         let mut outcome = ready!(this.inner.poll(cx));
         if let Ok(response) = &mut outcome {
-            let is_switch = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+            let status = response.status();
             let headers = response.headers_mut();
-            let granted = if is_switch { headers.get(header::UPGRADE).cloned() } else { None };
+            let named = match status {
+                StatusCode::SWITCHING_PROTOCOLS => headers.get(header::UPGRADE).cloned(),
+                // Says what is wanted (RFC 9110, 15.5.22).
+                StatusCode::UPGRADE_REQUIRED if *this.http1 => upgrade::named(headers),
+                _ => None,
+            };
             let notable = Notable::of(headers);
             strip(headers, notable);
-            if let Some(protocol) = granted {
-                offer(headers, protocol);
-                // A 101 has no content (RFC 9110, 8.6).
-                headers.remove(header::CONTENT_LENGTH);
+            if let Some(protocols) = named {
+                offer(headers, protocols);
+                if status == StatusCode::SWITCHING_PROTOCOLS {
+                    // A 101 has no content (RFC 9110, 8.6).
+                    headers.remove(header::CONTENT_LENGTH);
+                }
             }
         }
         Poll::Ready(outcome)

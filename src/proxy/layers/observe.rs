@@ -68,9 +68,11 @@ impl<F: Future<Output = Result<Response<Body>, ProxyError>>> Future for Observed
                     match flight.connection.protocol() {
                         // Also tells hyper to close after this answer.
                         Protocol::Http1 => {
-                            response
-                                .headers_mut()
-                                .insert(header::CONNECTION, HeaderValue::from_static("close"));
+                            let headers = response.headers_mut();
+                            // A 426 names what it wants, hop by hop.
+                            let upgrade = headers.contains_key(header::UPGRADE);
+                            let options = if upgrade { "close, upgrade" } else { "close" };
+                            headers.insert(header::CONNECTION, HeaderValue::from_static(options));
                         }
                         Protocol::Http2 => flight.connection.finish(),
                     }

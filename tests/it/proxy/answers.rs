@@ -11,35 +11,7 @@ use super::{GET, client, house};
 async fn answer_without_a_certain_end_is_502_and_its_connection_is_closed() {
     let _turn = machine::shared();
     let (mut sidecar, mut origin) = house(json!({})).await;
-    const CHUNKS: &str = "5\r\nhello\r\n0\r\n\r\n";
-    const TABLE: &[(&str, &str)] = &[
-        ("content-length: 5\r\ntransfer-encoding: chunked\r\n", CHUNKS),
-        ("transfer-encoding: chunked\r\ncontent-length: 5\r\n", CHUNKS),
-        ("transfer-encoding: chunked\r\ncontent-length: 0\r\n", CHUNKS),
-        ("transfer-encoding: gzip, chunked\r\n", CHUNKS),
-        ("transfer-encoding: chunked, gzip\r\n", CHUNKS),
-        ("transfer-encoding: identity\r\n", "hello"),
-        ("transfer-encoding: xchunked\r\n", CHUNKS),
-        ("transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n", CHUNKS),
-        ("transfer-encoding: chunked;a=b\r\n", CHUNKS),
-        ("transfer-encoding: chunked,\r\n", CHUNKS),
-        ("content-length: 5\r\ncontent-length: 6\r\n", "hello!"),
-        ("content-length: 5, 6\r\n", "hello!"),
-        ("content-length: +5\r\n", "hello"),
-        ("content-length: -5\r\n", "hello"),
-        ("content-length: 0x5\r\n", "hello"),
-        ("content-length: 5 5\r\n", "hello"),
-        ("content-length: \r\n", "hello"),
-        ("content-length: 99999999999999999999\r\n", "hello"),
-        ("content-length : 5\r\n", "hello"),
-        ("a: 1\r\n folded\r\ncontent-length: 5\r\n", "hello"),
-        ("a\0: 1\r\ncontent-length: 5\r\n", "hello"),
-        ("a: \0\r\ncontent-length: 5\r\n", "hello"),
-        ("a: \x01\r\ncontent-length: 5\r\n", "hello"),
-        (": 1\r\ncontent-length: 5\r\n", "hello"),
-        ("a: 1\rb: 2\r\ncontent-length: 5\r\n", "hello"),
-    ];
-    for (fields, body) in TABLE {
+    for (fields, body) in UNCERTAIN {
         let mut client = client(&sidecar).await;
         client.say(GET).await;
         let mut app = origin.connection().await;
@@ -50,18 +22,7 @@ async fn answer_without_a_certain_end_is_502_and_its_connection_is_closed() {
         // The client did nothing wrong.
         drop(client.is_served_anew(&mut origin).await);
     }
-    for line in [
-        "HTTP/2.0 200 OK",
-        "HTTP/1.2 200 OK",
-        "HTTP/1.1 20 OK",
-        "HTTP/1.1 2000 OK",
-        "HTTP/1.1 099 OK",
-        "HTTP/1.1  200 OK",
-        "http/1.1 200 OK",
-        "HTTP/1.1 200 O\0K",
-        "HTTP/1.1 101 Switching Protocols",
-        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 101 Switching Protocols",
-    ] {
+    for line in BAD_LINES {
         let mut client = client(&sidecar).await;
         client.say(GET).await;
         let mut app = origin.connection().await;
@@ -77,19 +38,7 @@ async fn answer_without_a_certain_end_is_502_and_its_connection_is_closed() {
 async fn broken_chunks_of_an_answer_break_the_answer_off() {
     let _turn = machine::shared();
     let (sidecar, mut origin) = house(json!({})).await;
-    for chunks in [
-        "\r\n",
-        "g\r\nhello\r\n0\r\n\r\n",
-        "-5\r\nhello\r\n0\r\n\r\n",
-        "+5\r\nhello\r\n0\r\n\r\n",
-        "0x5\r\nhello\r\n0\r\n\r\n",
-        "5\nhello\r\n0\r\n\r\n",
-        "5\r\nhello\n0\r\n\r\n",
-        "5\r\nhello!\r\n0\r\n\r\n",
-        "5;\n\r\nhello\r\n0\r\n\r\n",
-        "10000000000000005\r\nhello\r\n0\r\n\r\n",
-        "5\r\nhello\r\n0\r\na\r\n\r\n",
-    ] {
+    for chunks in BROKEN_CHUNKS {
         let mut client = client(&sidecar).await;
         client.say(GET).await;
         let mut app = origin.connection().await;
@@ -167,3 +116,63 @@ async fn bytes_after_an_answer_are_nobodys() {
         assert_eq!(client.answer().await.1, "ok", "{method} {answer:?}");
     }
 }
+
+const CHUNKS: &str = "5\r\nhello\r\n0\r\n\r\n";
+
+/// Fields that leave the end of an answer open, and its body.
+pub const UNCERTAIN: &[(&str, &str)] = &[
+    ("content-length: 5\r\ntransfer-encoding: chunked\r\n", CHUNKS),
+    ("transfer-encoding: chunked\r\ncontent-length: 5\r\n", CHUNKS),
+    ("transfer-encoding: chunked\r\ncontent-length: 0\r\n", CHUNKS),
+    ("transfer-encoding: gzip, chunked\r\n", CHUNKS),
+    ("transfer-encoding: chunked, gzip\r\n", CHUNKS),
+    ("transfer-encoding: identity\r\n", "hello"),
+    ("transfer-encoding: xchunked\r\n", CHUNKS),
+    ("transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n", CHUNKS),
+    ("transfer-encoding: chunked;a=b\r\n", CHUNKS),
+    ("transfer-encoding: chunked,\r\n", CHUNKS),
+    ("content-length: 5\r\ncontent-length: 6\r\n", "hello!"),
+    ("content-length: 5, 6\r\n", "hello!"),
+    ("content-length: +5\r\n", "hello"),
+    ("content-length: -5\r\n", "hello"),
+    ("content-length: 0x5\r\n", "hello"),
+    ("content-length: 5 5\r\n", "hello"),
+    ("content-length: \r\n", "hello"),
+    ("content-length: 99999999999999999999\r\n", "hello"),
+    ("content-length : 5\r\n", "hello"),
+    ("a: 1\r\n folded\r\ncontent-length: 5\r\n", "hello"),
+    ("a\0: 1\r\ncontent-length: 5\r\n", "hello"),
+    ("a: \0\r\ncontent-length: 5\r\n", "hello"),
+    ("a: \x01\r\ncontent-length: 5\r\n", "hello"),
+    (": 1\r\ncontent-length: 5\r\n", "hello"),
+    ("a: 1\rb: 2\r\ncontent-length: 5\r\n", "hello"),
+];
+
+/// Status lines that are none, or that nobody asked for.
+pub const BAD_LINES: &[&str] = &[
+    "HTTP/2.0 200 OK",
+    "HTTP/1.2 200 OK",
+    "HTTP/1.1 20 OK",
+    "HTTP/1.1 2000 OK",
+    "HTTP/1.1 099 OK",
+    "HTTP/1.1  200 OK",
+    "http/1.1 200 OK",
+    "HTTP/1.1 200 O\0K",
+    "HTTP/1.1 101 Switching Protocols",
+    "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 101 Switching Protocols",
+];
+
+/// Bodies in chunks that are none.
+pub const BROKEN_CHUNKS: &[&str] = &[
+    "\r\n",
+    "g\r\nhello\r\n0\r\n\r\n",
+    "-5\r\nhello\r\n0\r\n\r\n",
+    "+5\r\nhello\r\n0\r\n\r\n",
+    "0x5\r\nhello\r\n0\r\n\r\n",
+    "5\nhello\r\n0\r\n\r\n",
+    "5\r\nhello\n0\r\n\r\n",
+    "5\r\nhello!\r\n0\r\n\r\n",
+    "5;\n\r\nhello\r\n0\r\n\r\n",
+    "10000000000000005\r\nhello\r\n0\r\n\r\n",
+    "5\r\nhello\r\n0\r\na\r\n\r\n",
+];

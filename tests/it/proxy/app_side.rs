@@ -28,6 +28,8 @@ use tokio_rustls::TlsAcceptor;
 use crate::support::tls::Pki;
 use crate::support::{Scratch, Sidecar, eventually, get, machine, merge};
 
+use super::wire::Wire;
+
 const ERRORS: &str = "readygate_proxy_errors_total";
 
 /// An app that answers each request with what it knows of the connection. Gone when dropped.
@@ -84,17 +86,25 @@ impl Drop for App {
     }
 }
 
-/// Answers requests without a body, one after the other.
+/// Answers requests without a body, one after the other, and echoes once it is asked to.
 async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, said: &str) -> io::Result<()> {
     let mut head = Vec::new();
     while stream.read_buf(&mut head).await? > 0 {
-        if head.ends_with(b"\r\n\r\n") {
-            head.clear();
-            let length = said.len();
-            let text = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{said}");
-            stream.write_all(text.as_bytes()).await?;
-            stream.flush().await?;
+        if !head.ends_with(b"\r\n\r\n") {
+            continue;
         }
+        if String::from_utf8_lossy(&head).contains("upgrade: echo") {
+            let switch = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+            stream.write_all(switch.as_bytes()).await?;
+            let (mut reading, mut writing) = tokio::io::split(stream);
+            tokio::io::copy(&mut reading, &mut writing).await?;
+            return writing.shutdown().await;
+        }
+        head.clear();
+        let length = said.len();
+        let text = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{said}");
+        stream.write_all(text.as_bytes()).await?;
+        stream.flush().await?;
     }
     Ok(())
 }
@@ -179,6 +189,54 @@ async fn app_that_negotiates_http_2_gets_one_connection_for_all_requests() {
     }
     assert_eq!(app.connections.load(Ordering::Relaxed), 1);
     assert_eq!(sidecar.metric(ERRORS, "").await, 0.0);
+}
+
+const UPGRADE: &str = "GET /a HTTP/1.1\r\nhost: app.test\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+
+#[tokio::test]
+async fn upgrade_to_an_app_that_prefers_http_2_gets_a_connection_of_http_1() {
+    let _turn = machine::shared();
+    let Some(pki) = Pki::new() else { return };
+    pki.leaf("app", "root");
+    let app = App::secure(&pki, "app", &[b"h2", b"http/1.1"]).await;
+    let upstream = format!("https://localhost:{}", app.address.port());
+    let sidecar = before(upstream, json!({ "upstream_tls": { "ca": pki.path("root.crt") } })).await;
+    // Before any other request, and beside them.
+    for round in 0..3 {
+        let mut client = Wire::connect(sidecar.traffic).await;
+        client.say(UPGRADE).await;
+        assert_eq!(client.head().await.line, "HTTP/1.1 101 Switching Protocols", "{round}");
+        client.say("there and back").await;
+        assert_eq!(client.take(14).await, "there and back");
+        let plain = get(sidecar.traffic, "/a").await.expect("an answer");
+        assert_eq!(
+            plain.text(),
+            "h2 by localhost for https://app.test/a",
+            "requests still share one of HTTP/2"
+        );
+        client.finish().await;
+        assert_eq!(client.end().await, "");
+    }
+    assert_eq!(app.connections.load(Ordering::Relaxed), 4, "one for each upgrade, and one of HTTP/2");
+    assert_eq!(sidecar.metric(ERRORS, "").await, 0.0);
+}
+
+#[tokio::test]
+async fn upgrade_to_an_app_that_speaks_http_2_alone_is_served_as_a_request() {
+    let _turn = machine::shared();
+    let Some(pki) = Pki::new() else { return };
+    pki.leaf("app", "root");
+    let app = App::secure(&pki, "app", &[b"h2"]).await;
+    let upstream = format!("https://localhost:{}", app.address.port());
+    let sidecar = before(upstream, json!({ "upstream_tls": { "ca": pki.path("root.crt") } })).await;
+    for _ in 0..2 {
+        let mut client = Wire::connect(sidecar.traffic).await;
+        client.say(UPGRADE).await;
+        let (head, body) = client.answer().await;
+        assert_eq!((head.status(), body.as_str()), (200, "h2 by localhost for https://app.test/a"));
+    }
+    assert_eq!(sidecar.metric(ERRORS, "").await, 0.0);
+    assert!(!sidecar.said("no TLS connection to the app"), "nothing is wrong with it");
 }
 
 #[tokio::test]

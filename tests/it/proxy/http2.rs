@@ -1,15 +1,11 @@
 //! HTTP/2 on either side, and both.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::{Reason, server};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 
 use crate::support::{Sidecar, eventually, machine};
 
@@ -17,14 +13,14 @@ use super::h2::{App, Client, patiently, read, request, whole};
 use super::{GET, client, house};
 
 /// A sidecar with one worker in front of an app of h2c.
-async fn before(app: &App, more: Value) -> Sidecar {
+pub async fn before(app: &App, more: Value) -> Sidecar {
     let listener = crate::support::merge(json!({ "upstream": format!("h2c://{}", app.address) }), more);
     let sidecar = super::before(app.address, json!({ "listeners": { "http": listener } })).await;
     sidecar.until_ready().await;
     sidecar
 }
 
-fn trailers(name: &'static str, value: &'static str) -> HeaderMap {
+pub fn trailers(name: &'static str, value: &'static str) -> HeaderMap {
     HeaderMap::from_iter([(name.parse().expect("a name"), HeaderValue::from_static(value))])
 }
 
@@ -109,6 +105,23 @@ async fn offer_of_an_upgrade_ends_before_an_app_of_http2() {
 }
 
 #[tokio::test]
+async fn upgrade_that_an_app_of_http1_wants_ends_before_a_client_of_http2() {
+    let _turn = machine::shared();
+    let (sidecar, mut origin) = house(json!({})).await;
+    let mut client = Client::connect(sidecar.traffic).await;
+    let (response, _) = client.open(request("GET", "/a"), false).await;
+    let mut app = origin.connection().await;
+    app.head().await;
+    app.say("HTTP/1.1 426 Upgrade Required\r\nconnection: upgrade\r\nupgrade: websocket\r\n").await;
+    app.say("content-length: 0\r\n\r\n").await;
+    let answer = patiently(whole(response)).await.expect("an answer");
+    assert_eq!(answer.head.status(), 426);
+    for gone in ["connection", "upgrade"] {
+        assert!(!answer.head.headers().contains_key(gone), "{gone}: RFC 9113, 8.2.2");
+    }
+}
+
+#[tokio::test]
 async fn trailers_pass_both_ways_between_http2_and_http2() {
     let _turn = machine::shared();
     let mut app = App::start().await;
@@ -169,170 +182,6 @@ async fn streams_beyond_those_that_the_app_allows_wait_for_one() {
     for answer in answers {
         assert_eq!(patiently(answer).await.expect("no panic").expect("an answer").body, b"ok");
     }
-}
-
-#[tokio::test]
-async fn goaway_of_the_app_costs_no_request() {
-    let _turn = machine::shared();
-    let mut app = App::start().await;
-    let sidecar = before(&app, json!({})).await;
-    let mut client = Client::connect(sidecar.traffic).await;
-    let (slow, _) = client.open(request("GET", "/slow"), false).await;
-    let under_way = app.next().await;
-    app.go_away();
-    for _ in 0..3 {
-        let (next, _) = client.open(request("POST", "/next"), false).await;
-        let arrived = app.next().await;
-        arrived.answer("next");
-        assert_eq!(patiently(whole(next)).await.expect("an answer").body, b"next");
-    }
-    let (last, _) = client.open(request("GET", "/last"), false).await;
-    let arrived = app.next().await;
-    assert_eq!(arrived.connection, 1, "a connection that ends takes no new request");
-    arrived.answer("last");
-    assert_eq!(patiently(whole(last)).await.expect("an answer").body, b"last");
-    assert_eq!(under_way.connection, 0);
-    under_way.answer("slow");
-    assert_eq!(patiently(whole(slow)).await.expect("an answer").body, b"slow");
-}
-
-#[tokio::test]
-async fn request_that_the_app_did_not_process_is_sent_again_and_only_then() {
-    let _turn = machine::shared();
-    let mut app = App::start().await;
-    let sidecar = before(&app, json!({})).await;
-    let mut client = Client::connect(sidecar.traffic).await;
-    let (response, _) = client.open(request("POST", "/"), false).await;
-    app.next().await.respond.send_reset(Reason::REFUSED_STREAM);
-    app.next().await.answer("ok");
-    assert_eq!(patiently(whole(response)).await.expect("an answer").body, b"ok");
-    let (response, _) = client.open(request("POST", "/"), false).await;
-    app.next().await.respond.send_reset(Reason::INTERNAL_ERROR);
-    let answer = patiently(whole(response)).await.expect("an answer of the sidecar's own");
-    assert_eq!(answer.head.status(), 502);
-    assert_eq!(answer.head.headers()["x-readygate-error"], "upstream_closed");
-}
-
-/// An app that hangs up on whoever connects; counts them.
-async fn hangs_up() -> (SocketAddr, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let (address, count) = (listener.local_addr().expect("bound"), Arc::new(AtomicUsize::new(0)));
-    let counted = Arc::clone(&count);
-    tokio::spawn(async move {
-        while listener.accept().await.is_ok() {
-            counted.fetch_add(1, Ordering::Relaxed);
-        }
-    });
-    (address, count)
-}
-
-#[tokio::test]
-async fn app_that_hangs_up_at_once_is_not_tried_for_ever() {
-    let _turn = machine::shared();
-    for scheme in ["h2c", "http"] {
-        let (app, connections) = hangs_up().await;
-        let listener = json!({ "upstream": format!("{scheme}://{app}") });
-        let sidecar = super::before(app, json!({ "listeners": { "http": listener } })).await;
-        sidecar.until_ready().await;
-        let before = connections.load(Ordering::Relaxed);
-        let mut client = client(&sidecar).await;
-        client.say(GET).await;
-        let (status, why) = client.refusal().await;
-        assert_eq!((status, why.as_str()), (502, "upstream_closed"), "{scheme}");
-        // A few copies, and what the watch over the port adds meanwhile.
-        let tried = connections.load(Ordering::Relaxed) - before;
-        assert!((1..20).contains(&tried), "{scheme}: {tried} connections");
-    }
-}
-
-#[tokio::test]
-async fn body_of_a_request_that_was_not_processed_is_sent_again_whole() {
-    let _turn = machine::shared();
-    let mut app = App::start().await;
-    let sidecar = before(&app, json!({})).await;
-    let mut client = Client::connect(sidecar.traffic).await;
-    let (response, mut body) = client.open(request("POST", "/"), true).await;
-    body.send_data(Bytes::from_static(b"one "), false).expect("it is open");
-    for _ in 0..2 {
-        let mut arrived = app.next().await;
-        let first = patiently(arrived.request.body_mut().data()).await.expect("data").expect("no error");
-        assert_eq!(first, "one ");
-        arrived.respond.send_reset(Reason::REFUSED_STREAM);
-    }
-    body.send_data(Bytes::from_static(b"two"), false).expect("it is open");
-    body.send_trailers(trailers("x-up", "1")).expect("it is open");
-    let mut arrived = app.next().await;
-    assert_eq!(patiently(read(arrived.request.body_mut())).await.expect("a body"), b"one two");
-    let came = arrived.request.body_mut().trailers().await.expect("no error");
-    assert_eq!(came, Some(trailers("x-up", "1")));
-    arrived.answer("ok");
-    assert_eq!(patiently(whole(response)).await.expect("an answer").body, b"ok");
-}
-
-#[tokio::test]
-async fn body_too_large_to_be_kept_is_not_sent_in_part() {
-    let _turn = machine::shared();
-    let mut app = App::start().await;
-    let sidecar = before(&app, json!({})).await;
-    let mut client = Client::connect(sidecar.traffic).await;
-    let (response, mut body) = client.open(request("POST", "/"), true).await;
-    let mut arrived = app.next().await;
-    // More than the windows on the way hold, so that the sidecar has passed on what it would have kept.
-    let sending = tokio::spawn(async move {
-        for _ in 0..24 {
-            body.reserve_capacity(16 << 10);
-            while body.capacity() < 16 << 10 {
-                if std::future::poll_fn(|cx| body.poll_capacity(cx)).await.is_none() {
-                    return;
-                }
-            }
-            body.send_data(Bytes::from(vec![b'x'; 16 << 10]), false).expect("it is open");
-        }
-        std::future::pending::<()>().await;
-    });
-    let mut came = 0;
-    while came < 128 << 10 {
-        let data = patiently(arrived.request.body_mut().data()).await.expect("data").expect("no error");
-        let _ = arrived.request.body_mut().flow_control().release_capacity(data.len());
-        came += data.len();
-    }
-    arrived.respond.send_reset(Reason::REFUSED_STREAM);
-    let answer = patiently(whole(response)).await.expect("an answer of the sidecar's own");
-    assert_eq!(answer.head.status(), 502);
-    sending.abort();
-}
-
-#[tokio::test]
-async fn bodies_kept_for_a_second_sending_have_one_bound_together() {
-    let _turn = machine::shared();
-    let mut app = App::start().await;
-    let sidecar = before(&app, json!({})).await;
-    let mut client = Client::connect(sidecar.traffic).await;
-    let mut upload = async || {
-        let (response, mut body) = client.open(request("POST", "/"), true).await;
-        body.send_data(Bytes::from(vec![b'x'; 60_000]), true).expect("it is open");
-        let mut arrived = app.next().await;
-        assert_eq!(patiently(read(arrived.request.body_mut())).await.expect("a body").len(), 60_000);
-        (response, arrived)
-    };
-    let mut unanswered = Vec::new();
-    for _ in 0..20 {
-        unanswered.push(upload().await);
-    }
-    let (response, mut arrived) = unanswered.pop().expect("twenty");
-    arrived.respond.send_reset(Reason::REFUSED_STREAM);
-    assert_eq!(patiently(whole(response)).await.expect("an answer of the sidecar's own").head.status(), 502);
-    // What is answered makes room.
-    for (response, arrived) in unanswered {
-        arrived.answer("ok");
-        assert_eq!(patiently(whole(response)).await.expect("an answer").body, b"ok");
-    }
-    let (response, mut arrived) = upload().await;
-    arrived.respond.send_reset(Reason::REFUSED_STREAM);
-    let mut arrived = app.next().await;
-    assert_eq!(patiently(read(arrived.request.body_mut())).await.expect("a body").len(), 60_000);
-    arrived.answer("ok");
-    assert_eq!(patiently(whole(response)).await.expect("an answer").body, b"ok");
 }
 
 #[tokio::test]

@@ -194,9 +194,10 @@ async fn head_over_its_limits_is_431_and_does_not_reach_the_app() {
     for fields in [many.as_str(), &long] {
         let mut client = client(&sidecar).await;
         client.say(&format!("GET /a HTTP/1.1\r\nhost: app.test\r\n{fields}\r\n")).await;
-        let text = client.end().await;
-        assert!(text.starts_with("HTTP/1.1 431 "), "{text}");
+        assert_eq!(client.refusal().await, (431, "too_many_fields".to_owned()));
+        assert_eq!(client.end().await, "");
     }
+    assert_eq!(sidecar.metric("readygate_requests_total", "code=\"4xx\"").await, 2.0);
     assert!(origin.is_silent());
     let most: String = (0..9).map(|number| format!("x-{number}: 1\r\n")).collect();
     let mut client = client(&sidecar).await;
@@ -204,7 +205,7 @@ async fn head_over_its_limits_is_431_and_does_not_reach_the_app() {
     let (_app, head) = origin.serve().await;
     assert_eq!(head.field("x-8").as_deref(), Some("1"));
     assert_eq!(client.answer().await.1, "ok");
-    assert_eq!(sidecar.metric("readygate_proxy_errors_total", "bad_request").await, 2.0);
+    assert_eq!(sidecar.metric("readygate_proxy_errors_total", "too_many_fields").await, 2.0);
     assert_eq!(sidecar.metric("readygate_connections", "").await, 1.0);
 }
 
@@ -223,4 +224,73 @@ async fn refused_head_that_nobody_reads_the_answer_of_does_not_stay() {
         sidecar.metric("readygate_connections", "").await == 0.0
     })
     .await;
+}
+
+#[tokio::test]
+async fn every_refusal_says_whose_it_is() {
+    let _turn = machine::shared();
+    let (sidecar, mut origin) = house(json!({})).await;
+    let heads = [
+        "nonsense\r\n\r\n",
+        "GET ?a HTTP/1.1\r\nhost: app.test\r\n\r\n",
+        "GET / HTTP/1.1\r\n folded\r\n\r\n",
+        "GET http://[::1/ HTTP/1.1\r\nhost: app.test\r\n\r\n",
+        "GET a HTTP/1.1\r\nhost: app.test\r\n\r\n",
+        "GET / HTTP/1.1\r\n\r\n",
+    ];
+    for head in heads {
+        // At once, and behind a request that is served.
+        for before in ["", GET] {
+            let mut client = client(&sidecar).await;
+            client.say(before).await;
+            if !before.is_empty() {
+                drop(origin.serve().await);
+                assert_eq!(client.answer().await.1, "ok");
+            }
+            client.say(head).await;
+            assert_eq!(client.refusal().await, (400, "bad_request".to_owned()), "{head:?}");
+            assert_eq!(client.end().await, "", "{head:?}");
+        }
+    }
+    let count = 2.0 * heads.len() as f64;
+    assert_eq!(sidecar.metric("readygate_proxy_errors_total", "bad_request").await, count);
+    assert_eq!(sidecar.metric("readygate_requests_total", "code=\"4xx\"").await, count);
+    assert_eq!(sidecar.metric("readygate_requests_in_flight", "").await, 0.0);
+}
+
+#[tokio::test]
+async fn refusal_of_the_app_stays_its_own() {
+    let _turn = machine::shared();
+    let (sidecar, mut origin) = house(json!({})).await;
+    // To the letter what the library refuses with, as an answer and in one; the connection ends or goes on.
+    const REFUSAL: &str = "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    for closes in [true, false] {
+        let mut client = client(&sidecar).await;
+        client
+            .say(&if closes {
+                GET.replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n")
+            } else {
+                GET.to_owned()
+            })
+            .await;
+        let mut app = origin.connection().await;
+        app.head().await;
+        app.say(REFUSAL).await;
+        let (head, _) = client.answer().await;
+        assert_eq!((head.status(), head.field("x-readygate-error")), (400, None));
+        if closes {
+            assert_eq!(client.end().await, "");
+            continue;
+        }
+        client.say(GET).await;
+        let mut app = origin.connection().await;
+        app.head().await;
+        app.say(&format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", REFUSAL.len())).await;
+        assert_eq!(client.head().await.status(), 200);
+        // The body alone, so that it goes out alone.
+        app.say(REFUSAL).await;
+        assert_eq!(client.take(REFUSAL.len()).await, REFUSAL);
+        client.is_served_by(&mut app).await;
+    }
+    assert_eq!(sidecar.metric("readygate_proxy_errors_total", "").await, 0.0);
 }

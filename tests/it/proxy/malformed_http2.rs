@@ -4,10 +4,13 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::support::frames::{
+    self, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PREFACE, RST_STREAM, SETTINGS, block, frame,
+};
 use crate::support::machine;
 
 use super::malformed::alive;
@@ -59,6 +62,19 @@ fn sending(mut case: Case, data: &'static str) -> Case {
     case
 }
 
+/// A request with a body, and these fields behind it.
+fn ending(name: &'static str, trailers: &[(&'static str, &'static str)]) -> Case {
+    let mut case = sending(with(name, &[("trailer", "a, host, content-length")]), "hello");
+    case.trailers = Some(trailers.to_vec());
+    case
+}
+
+/// More fields than a request may have, and a longer one.
+fn excessive() -> [Case; 2] {
+    let many: Vec<_> = (0..101).map(|number| (&*format!("x-{number}").leak(), "1")).collect();
+    [with("too many fields", &many), with("a field that is too long", &[("a", "x".repeat(70_000).leak())])]
+}
+
 fn malformed() -> Vec<Case> {
     const INJECTED: &str = "1\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: app.test\r\n\r\n";
     vec![
@@ -73,6 +89,8 @@ fn malformed() -> Vec<Case> {
         with("a name in capitals", &[("X-Upper", "1")]),
         with("an empty name", &[("", "1")]),
         with("a colon in a name", &[("a:b", "1")]),
+        with("a quotation mark in a name", &[("a\"", "1")]),
+        ending("a quotation mark in a name of the trailers", &[("a\"", "1")]),
         with("a space in a name", &[("a b", "1")]),
         with("a line's end in a name", &[("a: 1\r\nx", "1")]),
         with("a NUL in a name", &[("a\0", "1")]),
@@ -125,6 +143,12 @@ fn malformed() -> Vec<Case> {
         sending(with("a list of lengths", &[("content-length", "5, 5")]), "hello"),
         sending(with("two lengths", &[("content-length", "5"), ("content-length", "5")]), "hello"),
         sending(with("an empty length", &[("content-length", "")]), "hello"),
+        ending("connection in the trailers", &[("connection", "close")]),
+        ending("transfer-encoding in the trailers", &[("transfer-encoding", "chunked")]),
+        ending("upgrade in the trailers", &[("upgrade", "h2c")]),
+        ending("a name in capitals in the trailers", &[("X-Upper", "1")]),
+        ending("a request in the trailers", &[("a", INJECTED)]),
+        ending("NUL in the trailers", &[("a", "1\0")]),
         but("CONNECT with a path", ":method", "CONNECT"),
         Case { fields: vec![(":method", "CONNECT"), (":authority", "app.test:80")], ..with("CONNECT", &[]) },
         Case {
@@ -140,8 +164,9 @@ async fn malformed_requests_of_http2_end_at_their_stream() {
     let app = Recorder::start().await;
     let mut sidecar = super::before(app.address, json!({})).await;
     sidecar.until_ready().await;
-    let cases = malformed();
-    assert!(cases.len() >= 60, "{} cases", cases.len());
+    let mut cases = malformed();
+    cases.extend(excessive());
+    assert!(cases.len() >= 70, "{} cases", cases.len());
     let mut wrong = Vec::new();
     for case in &cases {
         let told = ask(sidecar.traffic, case).await;
@@ -164,10 +189,15 @@ async fn requests_of_http2_reach_an_app_of_http1_in_one_form() {
     let sidecar = super::before(app.address, json!({})).await;
     sidecar.until_ready().await;
     // h2 drops such a field, so that it is no second request's.
-    let mut trailers = sending(with("a pseudo-field in the trailers", &[]), "hello");
-    trailers.trailers = Some(vec![(":path", "/b")]);
+    let pseudo = ending("a pseudo-field in the trailers", &[(":path", "/b")]);
+    // What frames or addresses a message is nothing behind it.
+    let late = ending("fields that come too late", &[("host", "other.test"), ("content-length", "1")]);
+    let mut hosted = without("a fragment alone, and host for the authority", ":authority");
+    hosted.fields.push(("host", "app.test"));
+    hosted.fields.iter_mut().filter(|(name, _)| *name == ":path").for_each(|pair| pair.1 = "#b");
     for (case, line, body, fields) in [
-        (trailers, "POST /a HTTP/1.1", "hello", vec![(":path", None)]),
+        (pseudo, "POST /a HTTP/1.1", "hello", vec![(":path", None)]),
+        (late, "POST /a HTTP/1.1", "hello", vec![("host", Some("app.test")), ("content-length", None)]),
         (
             with("plain", &[]),
             "POST /a HTTP/1.1",
@@ -193,6 +223,8 @@ async fn requests_of_http2_reach_an_app_of_http1_in_one_form() {
             vec![("host", Some("app.test"))],
         ),
         (but("a fragment", ":path", "/a?b#c"), "POST /a?b HTTP/1.1", "", vec![]),
+        (but("a fragment alone", ":path", "#b"), "POST / HTTP/1.1", "", vec![]),
+        (hosted, "POST / HTTP/1.1", "", vec![("host", Some("app.test"))]),
         (but("escapes", ":path", "/%0d%0a//../b"), "POST /%0d%0a//../b HTTP/1.1", "", vec![]),
     ] {
         assert_eq!(ask(sidecar.traffic, &case).await, Told::Fine, "{}", case.name);
@@ -214,65 +246,28 @@ async fn requests_of_http2_reach_an_app_of_http1_in_one_form() {
 /// Opens a connection with this one request.
 async fn ask(address: std::net::SocketAddr, case: &Case) -> Told {
     let mut stream = TcpStream::connect(address).await.expect("the port accepts");
-    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    frame(&mut bytes, SETTINGS, 0, 0, &[]);
+    let mut bytes = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
     let last = if case.data.is_none() { END_STREAM } else { 0 };
-    frame(&mut bytes, HEADERS, END_HEADERS | last, 1, &block(&case.fields));
+    bytes.extend(frames::head(last, 1, &block(&case.fields)));
     if let Some(data) = case.data {
         let last = if case.trailers.is_none() { END_STREAM } else { 0 };
-        frame(&mut bytes, DATA, last, 1, data.as_bytes());
+        bytes.extend(frame(DATA, last, 1, data.as_bytes()));
     }
     if let Some(trailers) = &case.trailers {
-        frame(&mut bytes, HEADERS, END_HEADERS | END_STREAM, 1, &block(trailers));
+        bytes.extend(frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(trailers)));
     }
     let _ = stream.write_all(&bytes).await;
     timeout(Duration::from_secs(5), told(&mut stream)).await.expect("an answer or a refusal")
 }
 
 async fn told(stream: &mut TcpStream) -> Told {
-    loop {
-        let mut head = [0; 9];
-        if stream.read_exact(&mut head).await.is_err() {
-            return Told::Refused;
-        }
-        let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
-        if stream.read_exact(&mut payload).await.is_err() {
-            return Told::Refused;
-        }
-        match head[3] {
+    while let Some(frame) = frames::read(stream).await {
+        match frame.kind {
             // `:status: 200` is 8 in the static table (RFC 7541, A).
-            HEADERS if payload.first() == Some(&0x88) => return Told::Fine,
+            HEADERS if frame.payload.first() == Some(&0x88) => return Told::Fine,
             HEADERS | RST_STREAM | GOAWAY => return Told::Refused,
             _ => {}
         }
     }
+    Told::Refused
 }
-
-fn frame(bytes: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-    bytes.extend_from_slice(&(payload.len() as u32).to_be_bytes()[1..]);
-    bytes.extend_from_slice(&[kind, flags]);
-    bytes.extend_from_slice(&stream.to_be_bytes());
-    bytes.extend_from_slice(payload);
-}
-
-/// Fields as literals (RFC 7541, 6.2.2), so that no library has a say in them.
-fn block(fields: &[(&str, &str)]) -> Vec<u8> {
-    let mut block = Vec::new();
-    for (name, value) in fields {
-        block.push(0);
-        for text in [name, value] {
-            assert!(text.len() < 127, "longer ones take more than a byte");
-            block.push(text.len() as u8);
-            block.extend_from_slice(text.as_bytes());
-        }
-    }
-    block
-}
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const GOAWAY: u8 = 7;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;

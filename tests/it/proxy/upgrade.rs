@@ -134,6 +134,44 @@ async fn refused_upgrade_is_an_answer_as_any_other() {
 }
 
 #[tokio::test]
+async fn answer_that_wants_an_upgrade_says_to_what() {
+    let _turn = machine::shared();
+    let (sidecar, mut origin) = house(json!({})).await;
+    let mut client = client(&sidecar).await;
+    client.say(GET).await;
+    let mut app = origin.connection().await;
+    app.head().await;
+    for (wanted, said) in [
+        ("connection: upgrade\r\nupgrade: Echo/1\r\n", Some("Echo/1")),
+        ("connection: Upgrade\r\nupgrade: h2c, websocket\r\nupgrade: echo\r\n", Some("websocket, echo")),
+        // What is not passed on is not promised.
+        ("connection: upgrade\r\nupgrade: TLS/1.0, HTTP/1.1\r\n", None),
+        ("", None),
+    ] {
+        app.say(&format!("HTTP/1.1 426 Upgrade Required\r\n{wanted}content-length: 2\r\n\r\nno")).await;
+        let (head, body) = client.answer().await;
+        assert_eq!((head.status(), body.as_str()), (426, "no"));
+        assert_eq!(head.field("upgrade").as_deref(), said, "{wanted:?}");
+        assert_eq!(head.field("connection").as_deref(), said.map(|_| "upgrade"), "{wanted:?}");
+        // The connection goes on.
+        client.say(GET).await;
+        app.head().await;
+    }
+    app.say("HTTP/1.1 200 OK\r\nupgrade: websocket\r\nconnection: upgrade\r\ncontent-length: 0\r\n\r\n")
+        .await;
+    assert_eq!(client.answer().await.0.field("upgrade"), None, "an answer that wants none");
+
+    client.say(GET).await;
+    app.head().await;
+    sidecar.signal("TERM");
+    sidecar.until_not_ready().await;
+    app.say("HTTP/1.1 426 Upgrade Required\r\nupgrade: echo\r\ncontent-length: 0\r\n\r\n").await;
+    let (head, _) = client.answer().await;
+    assert_eq!(head.field("connection").as_deref(), Some("close, upgrade"));
+    assert_eq!(client.end().await, "");
+}
+
+#[tokio::test]
 async fn bytes_behind_a_refused_upgrade_are_requests_and_held_to_their_rules() {
     let _turn = machine::shared();
     let (sidecar, mut origin) = house(json!({})).await;

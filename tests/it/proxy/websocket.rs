@@ -11,6 +11,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::support::python::{PythonServer, python, script};
+use crate::support::tls::Pki;
 use crate::support::{Sidecar, machine};
 
 use super::before;
@@ -67,6 +68,64 @@ async fn messages_pings_and_closes_pass_as_they_are() {
         sidecar.metric("readygate_requests_in_flight", "").await == 0.0
     })
     .await;
+    assert_eq!(sidecar.metric("readygate_requests_total", "code=\"1xx\"").await, 3.0);
+    assert_eq!(sidecar.metric("readygate_proxy_errors_total", "").await, 0.0);
+}
+
+/// What each case of `websocket_cases.py` heard, directly or through the sidecar.
+async fn cases(port: u16) -> Value {
+    let mut command = Command::new(python().expect("the server has it"));
+    command.arg(script("websocket_cases.py")).arg(port.to_string());
+    Peer(command.stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("it starts")).report().await
+}
+
+#[tokio::test]
+async fn whatever_a_client_sends_it_hears_the_same_as_without_the_sidecar() {
+    let _turn = machine::shared();
+    let Some((sidecar, server)) = house(json!({})).await else { return };
+    let (direct, through) = (cases(server.port).await, cases(sidecar.traffic.port()).await);
+    let (direct, through) = (direct.as_object().expect("a map"), through.as_object().expect("a map"));
+    let different: Vec<String> = direct
+        .iter()
+        .filter(|(name, heard)| through.get(*name) != Some(heard))
+        .map(|(name, heard)| format!("{name}: {heard} directly, {:?} through the sidecar", through.get(name)))
+        .collect();
+    println!("{} cases", direct.len());
+    assert!(direct.len() >= 270, "{} cases", direct.len());
+    assert!(different.is_empty(), "{} cases differ:\n{}", different.len(), different.join("\n"));
+    // The cases are what they say: a good one is echoed, and each kind of fault has its code.
+    let heard =
+        |name: &str| direct[name].as_array().expect("a list").first().and_then(Value::as_str).unwrap_or("");
+    assert_eq!(heard("two fragments"), "81 8 6f6e657468726565");
+    for (name, close) in [
+        ("reserved bits 1 on text", "03ea"),
+        ("not UTF-8: a byte that is none", "03ef"),
+        ("close with 1006, which is none", "03ea"),
+        ("text without a mask", "03ea"),
+    ] {
+        assert!(heard(name).starts_with("88") && heard(name).contains(close), "{name}: {}", heard(name));
+    }
+}
+
+#[tokio::test]
+async fn app_behind_tls_that_would_rather_speak_http_2_gets_websockets() {
+    let _turn = machine::shared();
+    let Some(pki) = Pki::new() else { return };
+    pki.leaf("app", "root");
+    let pair = ["app.crt", "app.key"].map(|file| pki.path(file).to_str().expect("text").to_owned());
+    let Some(server) = PythonServer::start("websocket.py", &["serve", &pair[0], &pair[1]]) else { return };
+    let listener = json!({
+        "upstream": format!("https://localhost:{}", server.port),
+        "upstream_tls": { "ca": pki.path("root.crt") },
+    });
+    let app = SocketAddr::from(([127, 0, 0, 1], server.port));
+    let sidecar = before(app, json!({ "listeners": { "http": listener } })).await;
+    sidecar.until_ready().await;
+    let report = Peer::start("talk", sidecar.traffic.port(), &[]).report().await;
+    assert_eq!(
+        (&report["own"], &report["theirs"]),
+        (&json!([4000, "enough"]), &json!([4321, "no more of this"]))
+    );
     assert_eq!(sidecar.metric("readygate_requests_total", "code=\"1xx\"").await, 3.0);
     assert_eq!(sidecar.metric("readygate_proxy_errors_total", "").await, 0.0);
 }

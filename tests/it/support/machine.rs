@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 
 /// Held for as long as a scenario runs.
 #[derive(Debug)]
@@ -53,6 +54,17 @@ fn kilobytes(pid: u32, name: &str) -> u64 {
     let value =
         status.lines().find_map(|line| line.strip_prefix(name)?.strip_suffix("kB")?.trim().parse().ok());
     value.expect("every process has it")
+}
+
+/// The processor time that a process has used since it began, all threads together.
+pub fn processor_time(pid: u32) -> Duration {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a process of ours");
+    let used = threads.filter_map(|thread| {
+        // One may end meanwhile.
+        let text = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(used.sum())
 }
 
 fn open() -> File {

@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod checks;
+pub mod frames;
 pub mod front;
 pub mod http;
 pub mod machine;
