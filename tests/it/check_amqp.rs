@@ -97,7 +97,7 @@ impl RabbitMq {
             let (begun, ended) = ("accepting AMQP connection", "closing AMQP connection");
             log.ends_with('\n') && log.matches(begun).count() == log.matches(ended).count()
         };
-        eventually("it has noted the end of each", Duration::from_secs(10), settled).await;
+        eventually("it has noted the end of each", Duration::from_secs(30), settled).await;
         self.server.log()
     }
 }
@@ -172,13 +172,13 @@ async fn a_rabbitmq_that_takes_messages_passes_and_one_without_memory_fails() {
 
     rabbit.allow_memory("0.000001");
     let full = async || ask("amqp", guest.clone()).await.is_err();
-    eventually("it is short of memory", Duration::from_secs(10), full).await;
+    eventually("it is short of memory", Duration::from_secs(30), full).await;
     refuses("amqp", guest.clone(), "takes no messages: low on memory").await;
     // It reads nothing more from such a connection, and yet must not keep it.
     let gone = async || established(rabbit.server.port) == 0;
-    eventually("no connection stays", Duration::from_secs(10), gone).await;
+    eventually("no connection stays", Duration::from_secs(30), gone).await;
     rabbit.allow_memory("0.4");
-    eventually("it has memory again", Duration::from_secs(10), up).await;
+    eventually("it has memory again", Duration::from_secs(30), up).await;
     let unloved = rabbit.server.log();
     assert!(!unloved.contains("hunter2"), "{unloved}");
 }
