@@ -2,6 +2,7 @@
 //! held here, as the top of `src/check/amqp/mod.rs` says it.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -9,9 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::MissedTickBehavior;
 
-use crate::support::servers::{
-    Server, ask, certificate, free_port, program, refuses, stranger, trusted, with,
-};
+use crate::support::servers::{Server, ask, certificate, program, refuses, stranger, trusted, with};
 use crate::support::{Scratch, eventually};
 
 /// A RabbitMQ with a name and a port mapper of its own, so that it meets no other on this machine.
@@ -27,7 +26,7 @@ impl RabbitMq {
     fn start() -> Option<Self> {
         let (script, epmd) = (script("rabbitmq-server")?, program("epmd")?);
         let scratch = Scratch::new();
-        let [plain, secure, mapper_port, nodes] = [(); 4].map(|()| free_port());
+        let [plain, secure, mapper_port, nodes] = ports_for_later();
         let (config, plugins) = (scratch.join("rabbitmq.conf"), scratch.join("plugins"));
         let (cert, key) = (certificate("crt"), certificate("key"));
         let lines = format!(
@@ -98,7 +97,7 @@ impl RabbitMq {
             let (begun, ended) = ("accepting AMQP connection", "closing AMQP connection");
             log.ends_with('\n') && log.matches(begun).count() == log.matches(ended).count()
         };
-        eventually("it has noted the end of each", Duration::from_secs(10), settled).await;
+        eventually("it has noted the end of each", Duration::from_secs(30), settled).await;
         self.server.log()
     }
 }
@@ -110,6 +109,20 @@ impl Drop for RabbitMq {
     }
 }
 
+/// Ports that are still free when the server listens, seconds later: not those from which the kernel serves the
+/// connections of other tests.
+fn ports_for_later() -> [u16; 4] {
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").expect("Linux");
+    let lowest: u16 = range.split_whitespace().next().and_then(|port| port.parse().ok()).expect("a port");
+    assert!(lowest > 10_000, "the kernel takes ports from {lowest} on");
+    // Test processes beside this one begin elsewhere.
+    let begin = std::process::id() * 16 % u32::from(lowest - 2000);
+    let candidates = (0..u32::from(lowest - 2000)).map(|n| 2000 + (begin + n) % u32::from(lowest - 2000));
+    let candidates = candidates.filter_map(|port| u16::try_from(port).ok());
+    let mut free = candidates.filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    std::array::from_fn(|_| free.next().expect("a free port"))
+}
+
 /// The script itself: Debian's of that name in the path changes to a user of the system.
 fn script(name: &str) -> Option<PathBuf> {
     let own = Path::new("/usr/lib/rabbitmq/bin").join(name);
@@ -119,14 +132,19 @@ fn script(name: &str) -> Option<PathBuf> {
 /// One test for all states: the server takes ten seconds to start.
 #[tokio::test]
 async fn a_rabbitmq_that_takes_messages_passes_and_one_without_memory_fails() {
-    let Some(rabbit) = RabbitMq::start() else { return };
+    let Some(mut rabbit) = RabbitMq::start() else { return };
     let stranger = rabbit.server.keys();
     let guest = with(&stranger, json!({ "user": "guest", "password": "guest" }));
-    let over_tls = |own: &Value| {
-        with(&with(own, json!({ "address": format!("127.0.0.1:{}", rabbit.secure) })), trusted())
-    };
+    let secure = rabbit.secure;
+    let over_tls =
+        |own: &Value| with(&with(own, json!({ "address": format!("127.0.0.1:{}", secure) })), trusted());
     let up = async || ask("amqp", guest.clone()).await.is_ok();
-    eventually("it is up", Duration::from_secs(120), up).await;
+    eventually("it is up", Duration::from_secs(120), async || {
+        let ended = rabbit.server.child.try_wait().expect("a child of ours");
+        assert!(ended.is_none(), "it ended: {}", rabbit.server.log());
+        up().await
+    })
+    .await;
 
     let summary = ask("amqp", stranger.clone()).await.expect("passes");
     assert!(summary.starts_with("RabbitMQ ") && summary.ends_with(", asks for credentials"), "{summary}");
@@ -154,13 +172,13 @@ async fn a_rabbitmq_that_takes_messages_passes_and_one_without_memory_fails() {
 
     rabbit.allow_memory("0.000001");
     let full = async || ask("amqp", guest.clone()).await.is_err();
-    eventually("it is short of memory", Duration::from_secs(10), full).await;
+    eventually("it is short of memory", Duration::from_secs(30), full).await;
     refuses("amqp", guest.clone(), "takes no messages: low on memory").await;
     // It reads nothing more from such a connection, and yet must not keep it.
     let gone = async || established(rabbit.server.port) == 0;
-    eventually("no connection stays", Duration::from_secs(10), gone).await;
+    eventually("no connection stays", Duration::from_secs(30), gone).await;
     rabbit.allow_memory("0.4");
-    eventually("it has memory again", Duration::from_secs(10), up).await;
+    eventually("it has memory again", Duration::from_secs(30), up).await;
     let unloved = rabbit.server.log();
     assert!(!unloved.contains("hunter2"), "{unloved}");
 }
