@@ -114,6 +114,7 @@ pub fn rules(checks: &[CheckSpec]) -> Vec<CheckRule> {
             },
             success_threshold: spec.success_threshold,
             failure_threshold: spec.failure_threshold,
+            guarded: false,
         })
         .collect()
 }

@@ -95,6 +95,7 @@ fn spec(name: &str) -> CheckSpec {
         timeout: Duration::from_secs(1),
         success_threshold: 1,
         failure_threshold: 3,
+        guard: None,
         own: Own(json!(null)),
     }
 }
