@@ -91,11 +91,12 @@ pub fn span(time: Duration) -> String {
     }
 }
 
-/// Whether a check passes as far as readiness can ask: a startup check once since the last arm.
+/// Whether a check passes as far as readiness can ask: a startup check once since the last arm, one that fails while
+/// its guard keeps the pod ready.
 pub fn passes(check: &CheckReport) -> bool {
     match check.role {
         Role::Startup => check.passed,
-        Role::Always | Role::Never => check.standing == Standing::Passing,
+        Role::Always | Role::Never => check.standing == Standing::Passing || check.excuse.is_some(),
     }
 }
 
@@ -133,7 +134,12 @@ fn listed(check: &CheckReport, now: Instant) -> String {
         Role::Startup if !check.passed && !check.blocks => ", counts from the next arm on",
         Role::Startup | Role::Always => "",
     };
-    format!("[{sign}]{} {}{aside}", check.name, said(check, now))
+    let guard = match &check.excuse {
+        Some(excuse) if excuse.guarded => "guarded: ",
+        Some(_) => "fails, asks the peers before it counts: ",
+        None => "",
+    };
+    format!("[{sign}]{} {guard}{}{aside}", check.name, said(check, now))
 }
 
 /// What a check said last, and how often and when.
@@ -151,6 +157,9 @@ fn said(check: &CheckReport, now: Instant) -> String {
     };
     if passes(check) && check.row.0 {
         return line;
+    }
+    if let Some(excuse) = check.excuse.as_ref().filter(|excuse| !excuse.line.is_empty()) {
+        line = format!("{line}; {}", excuse.line);
     }
     let mut facts = Vec::new();
     if check.runs > 0 {

@@ -384,3 +384,6 @@ fn spans_are_short() {
         assert_eq!(probe::span(Duration::from_millis(millis)), text);
     }
 }
+
+#[path = "guard_tests.rs"]
+mod guard;

@@ -10,7 +10,7 @@ use crate::drain;
 use crate::gate::{CheckReport, Transition, Verdict};
 use crate::traffic::{ErrorKind, Totals};
 
-use super::State;
+use super::{State, guard};
 
 /// The whole of `/status`.
 pub fn status(state: &State, now: Instant) -> Value {
@@ -36,6 +36,7 @@ pub fn status(state: &State, now: Instant) -> Value {
         "arm": report.arm,
         "armed_at": wall(report.armed_at, now),
         "reasons": reasons,
+        "guarded": guard::is_guarded(&report),
         "checks": checks,
         "apps": apps,
         "app_restarts": report.restarts,
@@ -43,6 +44,7 @@ pub fn status(state: &State, now: Instant) -> Value {
         "traffic": state.traffic.totals().map(|(name, totals)| (name.to_string(), traffic(&totals)))
             .collect::<Map<_, _>>(),
         "drain": drain(state.drain.state(), now),
+        "instance": &*state.instance,
         "build": { "version": state.build.version, "revision": state.build.revision },
     })
 }
@@ -76,6 +78,7 @@ fn check(state: &State, check: &CheckReport, now: Instant) -> Value {
         "success_threshold": check.success_threshold,
         "failure_threshold": check.failure_threshold,
         "evidence": (state.evidence)(&check.name),
+        "guard": guard::status(check, (state.looks)(&check.name), |at| wall(at, now)),
     })
 }
 

@@ -44,6 +44,8 @@ pub const FAMILIES: &[Family] = &[
     CHECK_RUNS,
     CHECK_DURATION,
     CHECK_TIME_TO_PASS,
+    CHECK_GUARDED,
+    GUARD_DECISIONS,
     WARMUP_REQUESTS,
     WARMUP_LATENCY,
     APP_RESTARTS,
@@ -96,6 +98,16 @@ pub const CHECK_TIME_TO_PASS: Family = gauge(
     "readygate_check_time_to_pass_seconds",
     &["check"],
     "From the last arm to the moment the check counted as passing; NaN while it has not.",
+);
+pub const CHECK_GUARDED: Family = gauge(
+    "readygate_check_guarded",
+    &["check"],
+    "Whether the check fails and its guard keeps the pod ready, since too few peers would remain.",
+);
+pub const GUARD_DECISIONS: Family = counter(
+    "readygate_guard_decisions_total",
+    &["check", "result"],
+    "Decisions of a check's guard while the check fails: stay, leave, or leave_alone for a fault of this pod's own.",
 );
 pub const WARMUP_REQUESTS: Family =
     counter("readygate_warmup_requests_total", &["check", "result"], "Requests sent by a warm-up.");

@@ -20,6 +20,7 @@ mod config;
 mod exhausted;
 mod floods;
 mod grpc;
+mod guard;
 mod layers;
 mod leaving;
 mod manifests;

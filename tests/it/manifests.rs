@@ -145,7 +145,7 @@ fn page() -> String {
     let transitions = Transition::POSSIBLE.map(|(from, to, cause)| (from.name(), to.name(), cause.name()));
     let metrics =
         Metrics::new(Sets { version: "1", revision: "2", phases: &phases, transitions: &transitions });
-    metrics.checks(&[CheckSeries { name: "warm", kind: "warmup", warmup_quantiles: &[0.95] }]);
+    metrics.checks(&[CheckSeries { name: "warm", kind: "warmup", warmup_quantiles: &[0.95], guarded: true }]);
     metrics.render()
 }
 

@@ -331,6 +331,12 @@ fn a_guard_belongs_to_a_check_that_may_close_the_gate_at_any_time() {
         assert!(of(entry).ends_with(&said(gates)), "{}", of(entry));
     }
     assert_eq!(of("tcp: { address: x }, gates: always"), "");
+    let both = problems_of(
+        "app.yaml",
+        "checks: { a: { tcp: { address: x }, guard: { peers: 'p:1', min_ready: 0 } } }\n",
+        &[],
+    );
+    assert!(both.contains(&said("startup")) && both.contains("guard.min_ready: 0 is"), "{both}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The schedule on paused time, with scripted checks and a real gate.
 
 mod change;
+mod guard;
 mod pace;
 mod runs;
 
@@ -174,7 +175,10 @@ async fn supervised_with<T>(seed: u64, checks: Vec<CheckSpec>, body: impl AsyncF
         traffic: None,
         pokes: Pokes::new(&[]),
         last_answer: None,
+        network: Box::new(Peers),
+        instance: "me".into(),
         figures: Figures::default(),
+        looks: Figures::default(),
         observer: {
             let runs = Arc::clone(&runs);
             Box::new(move |check, news| {
