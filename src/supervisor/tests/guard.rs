@@ -1,5 +1,7 @@
 //! Guards at work: whole supervisors with real gates, on paused time, over a network with delays and losses.
 
+mod names;
+
 use std::net::SocketAddr;
 
 use super::*;
@@ -20,6 +22,7 @@ struct Cluster {
     delay: Cell<Duration>,
     /// The share of questions, and of answers, that are lost.
     loss: Cell<f64>,
+    directory: Cell<Directory>,
     /// `failure_threshold` of the pods that start from now on.
     threshold: Cell<u32>,
     ready: Arc<Mutex<Ready>>,
@@ -33,6 +36,15 @@ struct Pod {
     path: Rc<Cell<bool>>,
     /// Whether peers reach it.
     reachable: Cell<bool>,
+}
+
+/// Whom the name of the peers lists.
+#[derive(Clone, Copy, PartialEq)]
+enum Directory {
+    All,
+    Ready,
+    /// It does not resolve.
+    Broken,
 }
 
 /// Kept by the gates' observers, at each event.
@@ -58,8 +70,13 @@ impl Network for Net {
     fn find<'a>(&'a self, _: &'a PeerAddress) -> Local<'a, std::io::Result<Vec<SocketAddr>>> {
         Box::pin(async {
             let cluster = cluster();
-            let pods = cluster.pods.borrow().len();
-            Ok((0..pods).map(|pod| ([10, 0, 0, 1], 1000 + pod as u16).into()).collect())
+            let directory = cluster.directory.get();
+            if directory == Directory::Broken {
+                return Err(std::io::Error::other("no such name"));
+            }
+            let pods = 0..cluster.pods.borrow().len();
+            let listed = pods.filter(|pod| directory == Directory::All || cluster.is_ready(*pod));
+            Ok(listed.map(|pod| ([10, 0, 0, 1], 1000 + pod as u16).into()).collect())
         })
     }
 
@@ -211,6 +228,7 @@ fn clustered<T>(seed: u64, pods: usize, min_ready: MinReady, body: impl AsyncFnO
             up: Cell::new(true),
             delay: Cell::new(Duration::from_millis(50)),
             loss: Cell::new(0.0),
+            directory: Cell::new(Directory::All),
             threshold: Cell::new(3),
             ready: Arc::default(),
         });
