@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout_at};
 
 use crate::config::{CheckSpec, Guard};
-use crate::gate::{Event, GuardStep, Phase};
+use crate::gate::{Event, GuardStep, Phase, Standing};
 use crate::guard::{Count, Heard, MOST_ASKED, Verdict};
 use crate::metrics::GuardDecision;
 
@@ -131,12 +131,19 @@ impl Guarding {
         Some(Case { arm: report.arm, since: excuse.since })
     }
 
-    /// Looks once a minute, for ever.
+    /// Whether the check counts as failing, excused or not.
+    fn fails(&self) -> bool {
+        let report = self.shared.gate.view().report();
+        report.checks.iter().any(|check| check.name == self.name && check.standing == Standing::Failing)
+    }
+
+    /// Looks soon, and then once a minute, for ever.
     async fn idle(&self) {
+        let mut pause = self.dice.borrow_mut().below(FIRST);
         loop {
-            let pause = self.dice.borrow_mut().around(IDLE);
             sleep(pause).await;
             self.look(None).await;
+            pause = self.dice.borrow_mut().around(IDLE);
         }
     }
 
@@ -182,7 +189,7 @@ impl Guarding {
         let heard = self.ask(asked, case).await;
         let anybody = heard.iter().any(Option::is_some);
         let count = Count::of(&self.shared.instance, heard.iter().map(Option::as_ref), unasked);
-        let pods = self.roster.borrow_mut().pods(count.pods, case.is_some(), now());
+        let pods = self.roster.borrow_mut().pods(count.pods, self.fails(), now());
         let needed = self.guard.min_ready.of(pods);
         let seen = Seen { count, needed, pods, verdict: Verdict::of(&count, needed) };
         self.shared.looks.set(&self.name, Some(seen.figures()));
@@ -286,6 +293,8 @@ impl Seen {
     }
 }
 
+/// Before the first look while the check passes.
+const FIRST: Duration = Duration::from_secs(10);
 /// Between looks while the check passes.
 const IDLE: Duration = Duration::from_secs(60);
 /// Peers that a guard which stays asks in a second, on average.

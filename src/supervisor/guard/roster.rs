@@ -9,8 +9,8 @@ pub(super) struct Roster {
     addresses: Vec<SocketAddr>,
     /// The most pods seen lately, and when.
     most: Option<(usize, Instant)>,
-    /// The last look was heard by nobody.
-    deaf: bool,
+    /// Looks in a row that nobody answered.
+    deaf: u32,
 }
 
 impl Roster {
@@ -26,20 +26,22 @@ impl Roster {
     }
 
     /// How many pods there are. Where the name lists only ready pods, those that left are no longer seen: so the most
-    /// of the last [`MEMORY`] count, and nothing is forgotten while a decision is pending.
-    pub(super) fn pods(&mut self, seen: usize, pending: bool, now: Instant) -> usize {
+    /// of the last [`MEMORY`] count, and nothing is forgotten while the check fails.
+    pub(super) fn pods(&mut self, seen: usize, failing: bool, now: Instant) -> usize {
         let kept = self
             .most
-            .filter(|(most, at)| *most > seen && (pending || now.saturating_duration_since(*at) < MEMORY));
+            .filter(|(most, at)| *most > seen && (failing || now.saturating_duration_since(*at) < MEMORY));
         let (most, at) = kept.unwrap_or((seen, now));
-        self.most = Some((most, at));
+        self.most = Some((most, if failing { now } else { at }));
         most
     }
 
-    /// Notes whether anybody answered; says whether that is news.
+    /// Notes whether anybody answered; says whether that is news. Silence is at the second look: names and ports
+    /// of pods that have just started may not be there yet.
     pub(super) fn heard(&mut self, anybody: bool) -> bool {
-        let was = std::mem::replace(&mut self.deaf, !anybody);
-        was == anybody
+        let before = self.deaf;
+        self.deaf = if anybody { 0 } else { before.saturating_add(1) };
+        if anybody { before >= 2 } else { self.deaf == 2 }
     }
 }
 
@@ -70,16 +72,16 @@ mod tests {
         assert_eq!(roster.pods(50, false, at(0)), 50);
         assert_eq!(roster.pods(30, true, at(500)), 50);
         assert_eq!(roster.pods(25, true, at(5000)), 50, "an outage may be long");
-        assert_eq!(roster.pods(25, false, at(5001)), 25, "nobody came back");
-        assert_eq!(roster.pods(60, false, at(5002)), 60);
+        assert_eq!(roster.pods(25, false, at(5500)), 50, "nor is it over at once for those that come back");
+        assert_eq!(roster.pods(25, false, at(5600)), 25, "nobody came back");
+        assert_eq!(roster.pods(60, false, at(5601)), 60);
     }
 
     #[test]
     fn that_nobody_answers_is_news_once() {
         let mut roster = Roster::default();
-        assert_eq!(
-            [true, false, false, true].map(|anybody| roster.heard(anybody)),
-            [false, true, false, true]
-        );
+        let looks = [true, false, true, false, false, false, true, true];
+        let news = [false, false, false, false, true, false, true, false];
+        assert_eq!(looks.map(|anybody| roster.heard(anybody)), news);
     }
 }

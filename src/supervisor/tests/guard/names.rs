@@ -3,6 +3,25 @@
 use super::*;
 
 #[test]
+fn floor_holds_where_the_name_lists_ready_pods_only() {
+    for seed in 0..5 {
+        clustered(seed, 10, HALF, async |cluster| {
+            cluster.directory.set(Directory::Ready);
+            // Each has looked at the others: who starts in the middle of an outage cannot know how many they were.
+            sleep(secs(30)).await;
+            for death in 0..5 {
+                cluster.up.set(false);
+                sleep(secs(40 + 300 * (death % 2))).await;
+                cluster.up.set(true);
+                sleep(secs(15)).await;
+            }
+            let least = cluster.least();
+            assert!((5..8).contains(&least), "seed {seed}: {least}");
+        });
+    }
+}
+
+#[test]
 fn pod_that_loses_its_resolver_with_the_dependency_knows_its_peers_from_before() {
     clustered(1, 4, HALF, async |cluster| {
         // Long enough for a look.
