@@ -16,6 +16,7 @@
 //!     admin         the port for kubelet, hooks and operators
 //!  0  config        file, environment and flags become a valid Config, or every problem of theirs
 //!     gate          the state machine, and the views that probes and requests read
+//!     guard         what pods tell each other before one leaves, and what follows from it
 //!     drain         how the pod leaves: hooks and signals in any order, one end
 //!     traffic       what the data plane counts      metrics    what /metrics says
 //!     telemetry     logs                            tls        certificates, and whom to trust
@@ -43,14 +44,17 @@
 //!
 //! Thread `checks`: `supervisor` runs a `Check` when it is due → its result is an event for the `Gate`, under the arm in
 //! which the run began → `gate::core` counts it and says what changed → word and report are published, then logs,
-//! metrics and `/events` hear of it. What it does next is published beside the report, for people alone. A warm-up goes
-//! through a listener, by the path of a request. That the app's port refuses or accepts again comes from checks,
-//! traffic and the watch over it alike.
+//! metrics and `/events` hear of it. What it does next is published beside the report, for people alone. A check with a
+//! guard closes the gate only once `supervisor::guard` has asked the peers, whose `admin` answers from their views. A
+//! warm-up goes through a listener, by the path of a request. That the app's port refuses or accepts again comes from
+//! checks, traffic and the watch over it alike.
 //!
 //! # Invariants
 //!
 //! - `/ready` says yes only if every startup check passed since the last arm, no `always` check fails, the app's
-//!   port does not refuse, and no file of TLS is lacking. An app that came back arms the gate again.
+//!   port does not refuse, and no file of TLS is lacking. An app that came back arms the gate again. One exception: a
+//!   check with a guard that began to fail while the gate was open keeps it open until its guard lets the pod leave.
+//! - Guards alone never bring ready pods below `min_ready`, whenever they decide; see `guard`.
 //! - A pod that leaves never becomes ready again; requests are served until the drain is over.
 //! - A request is sent twice only if the first copy provably never reached the app, or if it is idempotent, has no
 //!   body, and no byte of the answer came.
@@ -64,6 +68,7 @@ pub mod cli;
 pub mod config;
 pub mod drain;
 pub mod gate;
+pub mod guard;
 pub mod metrics;
 pub mod proxy;
 pub mod signals;

@@ -9,6 +9,7 @@
 //! never a redirect. `app.rs` runs [`serve`] on the admin thread's `current_thread` runtime and stops it last.
 
 mod events;
+mod guard;
 mod page;
 mod probe;
 mod routes;
@@ -47,6 +48,7 @@ use self::events::AdminBody;
 use self::routes::Reply;
 use self::seats::{Right, Seat, Seats};
 
+pub use self::guard::answer as guard_answer;
 pub use self::status::transition;
 pub use self::words::span;
 
@@ -66,13 +68,17 @@ pub struct State {
     /// Told by `/quit`, after the drain was called for: the process ends once it is drained.
     pub quit: Arc<Notify>,
     pub build: Build,
+    /// Names this process to its peers.
+    pub instance: Arc<str>,
     /// Figures of a check for `/status`.
     pub evidence: Evidence,
+    /// What the guard of a check saw last, for `/status`.
+    pub looks: Evidence,
     /// Called before metrics are rendered, to set those that nobody pushes; must not block.
     pub scrape: Arc<dyn Fn() + Send + Sync>,
 }
 
-/// Gives the figures of a check, by its name.
+/// Gives figures by the name of a check.
 pub type Evidence = Arc<dyn Fn(&str) -> Option<Value> + Send + Sync>;
 
 /// The build, as `/status` and the metrics name it.

@@ -117,7 +117,12 @@ fn listed(seen: &Seen<'_>, check: &CheckReport) -> String {
         Role::Startup if !check.passed && !check.blocks => ", counts from the next arm on",
         Role::Startup | Role::Always => "",
     };
-    format!("[{sign}]{} {}{aside}", check.name, seen.said(check))
+    let guard = match &check.excuse {
+        Some(excuse) if excuse.guarded => "guarded: ",
+        Some(_) => "fails, asks the peers before it counts: ",
+        None => "",
+    };
+    format!("[{sign}]{} {guard}{}{aside}", check.name, seen.said(check))
 }
 
 fn unknown<'a>(report: &'a Report, names: &'a [&'a str]) -> impl Iterator<Item = String> + 'a {

@@ -18,7 +18,7 @@ use crate::traffic::{DURATION_BUCKETS, ErrorKind};
 
 use super::probe::{self, Question};
 use super::words::Seen;
-use super::{State, page, status, token};
+use super::{State, guard, page, status, token};
 
 /// What the server has to do.
 #[derive(Debug)]
@@ -39,6 +39,7 @@ enum Route<'a> {
     Page,
     Ready,
     ReadyOne(&'a str),
+    Guard(&'a str),
     Startup,
     Live,
     Balancers,
@@ -66,6 +67,11 @@ pub fn respond(state: &State, request: &Parts, now: Instant) -> Reply {
             Some(answer) => probed(answer),
             None => text(StatusCode::NOT_FOUND, "no check has this name; GET /ready?verbose lists them\n"),
         },
+        Route::Guard(name) => {
+            let answer = guard::answer(&state.view, &state.instance, name, now);
+            // Fails on nothing that an answer holds.
+            full(StatusCode::OK, "application/json", serde_json::to_vec(&answer).unwrap_or_default())
+        }
         Route::Startup if state.started.load(Ordering::Acquire) => text(StatusCode::OK, "started\n"),
         Route::Startup => {
             text(StatusCode::SERVICE_UNAVAILABLE, "not started: the listeners are not bound yet\n")
@@ -124,6 +130,9 @@ impl<'a> Route<'a> {
             "/wait-for-drain" => Self::WaitForDrain,
             "/quit" => Self::Quit,
             path => {
+                if let Some(name) = path.strip_prefix("/guard/") {
+                    return Some(Self::Guard(name));
+                }
                 let name = path.strip_prefix("/ready/").or_else(|| path.strip_prefix("/readyz/"))?;
                 Self::ReadyOne(name)
             }
@@ -269,6 +278,7 @@ GET  /lb              as /ready, but 503 from the first moment of a drain
 GET  /status          everything, as JSON
 GET  /events          transitions and results of checks, as server-sent events
 GET  /metrics         for Prometheus
+GET  /guard/NAME      for the guards of peers: whether this pod is ready, and how the check does
 GET  /drain           starts the drain, answers when drained (?wait=0: at once)
 GET  /wait-for-drain  for the app's preStop hook: answers when drained
 POST /quit            drains, then ends the process

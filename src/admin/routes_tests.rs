@@ -37,7 +37,14 @@ fn got(reply: Reply) -> Got {
 }
 
 fn rule(name: &str, role: Role) -> CheckRule {
-    CheckRule { name: name.into(), kind: "tcp", role, success_threshold: 1, failure_threshold: 3 }
+    CheckRule {
+        name: name.into(),
+        kind: "tcp",
+        role,
+        success_threshold: 1,
+        failure_threshold: 3,
+        guarded: false,
+    }
 }
 
 /// `db` and `warm` gate the start, `health` always; the app is up, `db` passed.
@@ -420,3 +427,6 @@ fn metrics_say_what_probes_say() {
         assert!(body.lines().any(|found| found == line), "{line}");
     }
 }
+
+#[path = "guard_tests.rs"]
+mod guard;

@@ -10,8 +10,8 @@ use crate::drain;
 use crate::gate::{CheckReport, Next, Transition, Verdict};
 use crate::traffic::{ErrorKind, Totals};
 
-use super::State;
 use super::words::Seen;
+use super::{State, guard};
 
 /// The whole of `/status`.
 pub fn status(state: &State, now: Instant) -> Value {
@@ -42,6 +42,7 @@ fn page(state: &State, seen: &Seen<'_>) -> Value {
         "meaning": seen.meaning(),
         "advice": seen.advice(),
         "reasons": reasons,
+        "guarded": guard::is_guarded(&report),
         "checks": checks,
         "apps": apps,
         "app_restarts": report.restarts,
@@ -49,6 +50,7 @@ fn page(state: &State, seen: &Seen<'_>) -> Value {
         "traffic": state.traffic.totals().map(|(name, totals)| (name.to_string(), traffic(&totals)))
             .collect::<Map<_, _>>(),
         "drain": drain(state.drain.state(), now),
+        "instance": &*state.instance,
         "build": { "version": state.build.version, "revision": state.build.revision },
     })
 }
@@ -97,6 +99,7 @@ fn check(state: &State, seen: &Seen<'_>, check: &CheckReport) -> Value {
         "success_threshold": check.success_threshold,
         "failure_threshold": check.failure_threshold,
         "evidence": (state.evidence)(&check.name),
+        "guard": guard::status(check, (state.looks)(&check.name), |at| wall(at, now)),
     })
 }
 

@@ -50,7 +50,9 @@ impl Fixture {
             hook_token_file: None,
             quit: Arc::default(),
             build: Build { version: "0.0.0", revision: "test" },
+            instance: "me".into(),
             evidence: Arc::new(|_| None),
+            looks: Arc::new(|_| None),
             scrape: Arc::new(|| {}),
         };
         Self { state, gate, beats, now }

@@ -26,9 +26,12 @@ impl Seen<'_> {
         if let Some(next @ Next::Waits(_)) = next {
             return self.next(next);
         }
-        let line = self.line(check);
+        let mut line = self.line(check);
         if passes(check) && check.row.0 {
             return line;
+        }
+        if let Some(excuse) = check.excuse.as_ref().filter(|excuse| !excuse.line.is_empty()) {
+            line = format!("{line}; {}", excuse.line);
         }
         let facts = self.facts(check).join(", ");
         if facts.is_empty() { line } else { format!("{line} ({facts})") }
@@ -148,6 +151,13 @@ impl Seen<'_> {
             Role::Startup if check.standing == Standing::Failing => {
                 "it fails now, but has passed since the gate was armed; it must pass again when the app restarts"
             }
+            Role::Always if check.excuse.as_ref().is_some_and(|excuse| excuse.leaving) => {
+                return "it leaves once it has asked its peers again".to_owned();
+            }
+            Role::Always if check.excuse.is_some() => {
+                return "its guard asks the peers, and the pod leaves only if enough of them remain ready"
+                    .to_owned();
+            }
             Role::Always if check.standing == Standing::Failing => {
                 "it fails, and the pod stays ready all the same"
             }
@@ -216,11 +226,12 @@ impl Seen<'_> {
     }
 }
 
-/// Whether a check passes as far as readiness can ask: a startup check once since the last arm.
+/// Whether a check passes as far as readiness can ask: a startup check once since the last arm, one that fails while
+/// its guard keeps the pod ready.
 pub fn passes(check: &CheckReport) -> bool {
     match check.role {
         Role::Startup => check.passed,
-        Role::Always | Role::Never => check.standing == Standing::Passing,
+        Role::Always | Role::Never => check.standing == Standing::Passing || check.excuse.is_some(),
     }
 }
 

@@ -6,7 +6,14 @@ use crate::gate::{CheckRule, Event};
 const SECOND: Duration = Duration::from_secs(1);
 
 fn rule(name: &str, role: Role) -> CheckRule {
-    CheckRule { name: name.into(), kind: "tcp", role, success_threshold: 1, failure_threshold: 3 }
+    CheckRule {
+        name: name.into(),
+        kind: "tcp",
+        role,
+        success_threshold: 1,
+        failure_threshold: 3,
+        guarded: false,
+    }
 }
 
 /// `db` and `warm` gate the start, `health` always, `look` never; the app is up, and nothing has run.

@@ -32,7 +32,7 @@ use crate::gate::{Beats, Gate};
 use crate::metrics::Metrics;
 use crate::proxy::{self, Order, Proxy};
 use crate::signals::Signals;
-use crate::supervisor::{self, Figures, Pokes};
+use crate::supervisor::{self, Figures, Peers, Pokes};
 use crate::telemetry::Telemetry;
 use crate::traffic::Traffic;
 
@@ -106,7 +106,8 @@ async fn serve(sources: Sources, loaded: Loaded, telemetry: Telemetry) -> Result
         wiring::drain_listener(gate.clone(), Arc::clone(&orders), metrics.clone(), config.clone()),
     );
     let pokes = Pokes::new(&listeners);
-    let figures = Figures::default();
+    let (figures, looks) = (Figures::default(), Figures::default());
+    let instance = wiring::instance()?;
 
     let (ended, mut endings) = mpsc::unbounded_channel();
     let suspect = {
@@ -152,7 +153,10 @@ async fn serve(sources: Sources, loaded: Loaded, telemetry: Telemetry) -> Result
         traffic: Some(traffic.clone()),
         pokes,
         last_answer: None,
+        network: Box::new(Peers),
+        instance: Arc::clone(&instance),
         figures: figures.clone(),
+        looks: looks.clone(),
         observer: wiring::check_observer(metrics.clone()),
         seed: wiring::seed(),
     };
@@ -177,7 +181,9 @@ async fn serve(sources: Sources, loaded: Loaded, telemetry: Telemetry) -> Result
         events,
         hook_token_file: config.borrow().admin.hook_token_file.clone(),
         quit: Arc::clone(&quit),
+        instance,
         evidence: Arc::new(move |check| figures.of(check)),
+        looks: Arc::new(move |check| looks.of(check)),
         scrape: wiring::scrape(metrics.clone(), &telemetry),
         build: admin::Build { version: wiring::VERSION, revision: wiring::REVISION },
     };

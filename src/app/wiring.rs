@@ -1,6 +1,6 @@
 //! What one part tells another, as closures: the gate's observer, the drain's listener, the scrape.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,6 +42,7 @@ pub fn register_checks(metrics: &Metrics, checks: &[CheckSpec]) {
             name: &check.name,
             kind: check.kind,
             warmup_quantiles: if check.kind == "warmup" { &[0.5, 0.95, 0.99] } else { &[] },
+            guarded: check.guard.is_some(),
         })
         .collect();
     metrics.checks(&series);
@@ -51,6 +52,7 @@ pub fn register_checks(metrics: &Metrics, checks: &[CheckSpec]) {
 pub fn gate_observer(metrics: Metrics, events: broadcast::Sender<Arc<str>>, ramps: Ramps) -> gate::Observer {
     let standings: Mutex<HashMap<Arc<str>, Standing>> = Mutex::default();
     let restarts = Mutex::new(0);
+    let guarded = Mutex::default();
     metrics.phase(Phase::Starting.name());
     Box::new(move |event, transition, report| {
         let mut restarts = restarts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -81,6 +83,7 @@ pub fn gate_observer(metrics: Metrics, events: broadcast::Sender<Arc<str>>, ramp
                 Standing::Unknown => {}
             }
         }
+        guards(&guarded, report, &metrics, &events);
         if let Some(transition) = transition {
             match transition.to {
                 Phase::Ready if is_of_traffic(event, report) => ramps.rejoined(transition.at),
@@ -91,6 +94,46 @@ pub fn gate_observer(metrics: Metrics, events: broadcast::Sender<Arc<str>>, ramp
             moved(transition, report, &metrics, &events);
         }
     })
+}
+
+/// Tells when a guard begins to keep the pod ready, and when that ends. `known` are those that do.
+fn guards(
+    known: &Mutex<HashSet<Arc<str>>>,
+    report: &gate::Report,
+    metrics: &Metrics,
+    events: &broadcast::Sender<Arc<str>>,
+) {
+    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+    for check in &report.checks {
+        if !check.guarded && !known.contains(&check.name) {
+            continue;
+        }
+        let name = &check.name;
+        let excuse = check.excuse.as_ref().filter(|excuse| excuse.guarded);
+        metrics.check_guarded(name, excuse.is_some());
+        let changed = match excuse {
+            Some(_) => known.insert(Arc::clone(name)),
+            None => known.remove(name),
+        };
+        if !changed {
+            continue;
+        }
+        let line = excuse.map_or(check.line.as_str(), |excuse| excuse.line.as_str());
+        let because = match (excuse, check.standing) {
+            (Some(_), _) => {
+                tracing::warn!(check = %name, said = %check.line, peers = %line, "check fails and is guarded: the pod stays ready");
+                "too few peers would remain ready"
+            }
+            (None, Standing::Passing) => "it passes",
+            (None, Standing::Failing) => "the pod leaves",
+            (None, Standing::Unknown) => "the gate was armed again",
+        };
+        if excuse.is_none() {
+            tracing::info!(check = %name, line, because, "check is no longer guarded");
+        }
+        let event = json!({ "event": "guard", "check": &**name, "guarded": excuse.is_some(), "line": line, "because": because });
+        let _ = events.send(event.to_string().into());
+    }
 }
 
 /// Whether it is the verdict on live traffic that changed.
@@ -137,6 +180,7 @@ pub fn check_observer(metrics: Metrics) -> supervisor::Observer {
             metrics.warmup_latency(check, *quantile, *latency);
         }
         News::Heard(Report::Progress(_)) => {}
+        News::Decided(decision) => metrics.guard_decision(check, decision),
     })
 }
 
@@ -220,9 +264,23 @@ pub fn reachable(bound: SocketAddr) -> SocketAddr {
 ///
 /// The system has no random bytes to give.
 pub fn random_token() -> io::Result<Arc<str>> {
+    random_text(16)
+}
+
+/// A name of this process that no other has. No secret.
+///
+/// # Errors
+///
+/// The system has no random bytes to give.
+pub fn instance() -> io::Result<Arc<str>> {
+    random_text(8)
+}
+
+/// That many random bytes, in hexadecimal.
+fn random_text(bytes: usize) -> io::Result<Arc<str>> {
     use std::fmt::Write as _;
     use std::io::Read as _;
-    let mut bytes = [0; 16];
+    let mut bytes = vec![0; bytes];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     let mut token = String::new();
     for byte in bytes {

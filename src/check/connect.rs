@@ -67,7 +67,10 @@ async fn resolve(target: &Address) -> Result<Vec<SocketAddr>, CheckError> {
 /// # Cancel safety
 ///
 /// Dropped while it waits for its turn, it leaves nothing; a look-up that has begun ends on its own.
-pub(super) async fn look_up(name: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+/// # Errors
+///
+/// What the resolver said, in one line.
+pub async fn look_up(name: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
     static LOOKUP: OnceLock<Arc<Semaphore>> = OnceLock::new();
     let lookups = Arc::clone(LOOKUP.get_or_init(|| Arc::new(Semaphore::new(LOOKUPS))));
     let permit = lookups.acquire_owned().await.map_err(|error| error.to_string())?;

@@ -40,6 +40,7 @@ use serde_json::Value;
 
 use crate::config::{self, CheckSpec};
 
+pub use self::connect::look_up;
 pub use crate::traffic::Traffic;
 
 /// One way to gain evidence. Runs on the checks thread; never blocks it.

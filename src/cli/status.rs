@@ -118,7 +118,7 @@ fn checks(page: &mut String, checks: &Value, paint: Paint) {
             text(&check["name"]),
             text(&check["kind"]),
             text(&check["gates"]),
-            text(&check["state"]),
+            state(check),
             time(&check["last_duration_seconds"]),
             text(&check["last"]),
         ]);
@@ -139,13 +139,21 @@ fn checks(page: &mut String, checks: &Value, paint: Paint) {
             // Padded before it is painted: a terminal counts no escape sequence.
             let cell = match (at, &**cell) {
                 (3, "passing") => paint.green(cell),
-                (3, "failing") => paint.red(cell),
+                (3, "failing" | "asking" | "guarded" | "leaving") => paint.red(cell),
                 _ => cell.clone(),
             };
             let _ = write!(page, "{cell}{:padding$}  ", "");
         }
         page.truncate(page.trim_end().len());
         page.push('\n');
+    }
+}
+
+/// A check that fails while its guard keeps the pod ready is told apart from one that counts.
+fn state(check: &Value) -> String {
+    match check["guard"]["state"].as_str() {
+        Some("asking" | "guarded" | "leaving") => text(&check["guard"]["state"]),
+        _ => text(&check["state"]),
     }
 }
 
@@ -237,6 +245,8 @@ mod tests {
             "checks": [
                 { "name": "db", "kind": "tcp", "gates": "startup", "state": "passing",
                   "last": "ok", "last_duration_seconds": 0.002 },
+                { "name": "cache", "kind": "redis", "gates": "always", "state": "failing",
+                  "last": "refused", "last_duration_seconds": 0.001, "guard": { "state": "guarded" } },
                 { "name": "warm", "kind": "warmup", "gates": "startup", "state": "unknown",
                   "last": "41/50 ok", "last_duration_seconds": null },
             ],
@@ -258,6 +268,7 @@ mod tests {
              warm: 41/50 ok [2J\n\n\
              CHECK  KIND    GATES    STATE    TOOK  SAID\n\
              db     tcp     startup  passing  2ms   ok\n\
+             cache  redis   always   guarded  1ms   refused\n\
              warm   warmup  startup  unknown  -     41/50 ok\n\n\
              app 127.0.0.1:8080  accepts connections\n\n\
              traffic on http: 7 × 2xx, 1 in flight, 0 held, 3 connections\n  \

@@ -8,18 +8,20 @@ use std::num::NonZeroU32;
 use serde_json::{Map, Value};
 
 use super::error::{Report, unknown};
-use super::fit::{is_planned, shown};
+use super::fit::shown;
 use super::place::Path;
 use super::raw::RawCheck;
 use super::tree::Tree;
 use super::units::Period;
-use super::{CheckSpec, Defaults, KeyError, Kind, Listener, Own};
+use super::{CheckSpec, Defaults, Gates, KeyError, Kind, Listener, Own};
 
 /// An entry as far as it could be read.
 #[derive(Debug)]
 pub(super) struct Draft {
     pub(super) name: String,
     pub(super) raw: RawCheck,
+    /// As written, or the kind's default; `None` if neither is known.
+    pub(super) gates: Option<Gates>,
     /// Name of the kind and its keys; `None` if there is a problem with them.
     own: Option<(usize, Own)>,
 }
@@ -41,7 +43,7 @@ impl Draft {
         if !is_map(tree) {
             let found = tree.written(&path).map_or_else(String::new, shown);
             report.value(&path, format!("{found} is not allowed, expected a map of keys"));
-            return Draft { name: name.to_owned(), raw: RawCheck::default(), own: None };
+            return Draft { name: name.to_owned(), raw: RawCheck::default(), gates: None, own: None };
         }
         let own = kind_of(&path, kinds, tree, report).and_then(|index| {
             let kind = &kinds[index];
@@ -63,32 +65,35 @@ impl Draft {
             raw.failure_threshold = NonZeroU32::new(defaults.failure_threshold).unwrap_or(NonZeroU32::MIN);
         }
         let raw = raw.with_dependent_defaults();
-        Draft { name: name.to_owned(), raw, own }
+        let default = || own.as_ref().map(|(index, own)| (kinds[*index].gates)(own, listeners));
+        let gates = raw.gates.or_else(default);
+        Draft { name: name.to_owned(), raw, gates, own }
     }
 
     /// The check, if its kind could be read.
-    pub(super) fn spec(&self, kinds: &[Kind], listeners: &[Listener]) -> Option<CheckSpec> {
+    pub(super) fn spec(&self, kinds: &[Kind]) -> Option<CheckSpec> {
         let (index, own) = self.own.as_ref()?;
         let kind = &kinds[*index];
         let raw = &self.raw;
         Some(CheckSpec {
             name: self.name.clone(),
             kind: kind.name,
-            gates: raw.gates.unwrap_or_else(|| (kind.gates)(own, listeners)),
+            gates: self.gates?,
             after: raw.after.clone(),
             interval: raw.interval.0,
             interval_failing: raw.interval_failing.unwrap_or(raw.interval).0,
             timeout: raw.timeout.unwrap_or(raw.interval).0,
             success_threshold: raw.success_threshold.get(),
             failure_threshold: raw.failure_threshold.get(),
+            guard: raw.guard.clone(),
             own: own.clone(),
         })
     }
 
     /// The entry with every default, secrets not filled in.
-    pub(super) fn effective(&self, kinds: &[Kind], listeners: &[Listener], tree: &Tree) -> Value {
+    pub(super) fn effective(&self, kinds: &[Kind], tree: &Tree) -> Value {
         let mut entry = Map::new();
-        if let Some((index, own)) = &self.own {
+        if let Some((index, _)) = &self.own {
             let kind = &kinds[*index];
             let path = ["checks".to_owned(), self.name.clone(), kind.name.to_owned()];
             let mut keys = tree.written(&path).and_then(Value::as_object).cloned().unwrap_or_default();
@@ -96,8 +101,7 @@ impl Draft {
                 keys.entry(key).or_insert(default);
             }
             entry.insert(kind.name.to_owned(), Value::Object(keys));
-            let gates = self.raw.gates.unwrap_or_else(|| (kind.gates)(own, listeners));
-            entry.insert("gates".to_owned(), serde_json::to_value(gates).unwrap_or_default());
+            entry.insert("gates".to_owned(), serde_json::to_value(self.gates).unwrap_or_default());
         }
         if let Ok(Value::Object(common)) = serde_json::to_value(&self.raw) {
             entry.extend(common);
@@ -120,9 +124,7 @@ fn kind_of(path: &Path, kinds: &[Kind], tree: &mut Tree, report: &mut Report) ->
         tree.remove(&at);
         let is_common =
             super::error::nearest(key, &allowed).is_some_and(|name| RawCheck::KEYS.contains(&name));
-        let message = if is_planned(&at) {
-            unknown("unknown key (not in this version)", key, RawCheck::KEYS)
-        } else if !known.is_empty() || is_common {
+        let message = if !known.is_empty() || is_common {
             unknown("unknown key", key, RawCheck::KEYS)
         } else {
             meant_a_kind = true;

@@ -35,7 +35,11 @@ impl Tree {
                 }
             } else if !self.reread(&at) {
                 let message = self.choices::<T>(path, &at, message);
-                report.value(&at, self.misfit(&at, &message));
+                // What is missing because it was wrong is no news.
+                let missing = message.strip_prefix("missing field ").map(|name| name.replace('`', ""));
+                if !missing.is_some_and(|name| report.is_blamed(&[at.as_slice(), &[name]].concat())) {
+                    report.value(&at, self.misfit(&at, &message));
+                }
                 if at.len() <= path.len() || self.is_item(&at) {
                     // Nothing can stand in for the whole, nor for an item of a list.
                     let whole = if at.len() <= path.len() { path } else { &at[..at.len() - 1] };
@@ -96,9 +100,7 @@ impl Tree {
         for key in self.keys(map) {
             if !known.contains(&key.as_str()) {
                 let path = [map, std::slice::from_ref(&key)].concat();
-                let what =
-                    if is_planned(&path) { "unknown key (not in this version)" } else { "unknown key" };
-                report.key(&path, unknown(what, &key, known));
+                report.key(&path, unknown("unknown key", &key, known));
                 self.remove(&path);
             }
         }
@@ -143,12 +145,6 @@ pub(super) fn shown(value: &Value) -> String {
         Value::String(text) => format!("{text:?}"),
         other => other.to_string(),
     }
-}
-
-/// Keys of the contract that a later version will know.
-pub(super) fn is_planned(path: &[String]) -> bool {
-    let path: Vec<&str> = path.iter().map(String::as_str).collect();
-    matches!(path.as_slice(), ["checks", _, "guard"])
 }
 
 /// The keys that serde would have known, if its error is an unknown one.

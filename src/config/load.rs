@@ -95,8 +95,8 @@ pub fn load(sources: &Sources, kinds: &[Kind]) -> Result<Loaded, Problems> {
     }
     super::rules::judge(&raw, &drafts, &tree, &mut report);
 
-    let effective = effective(&raw, &drafts, kinds, &listeners, &tree);
-    let checks = drafts.iter().filter_map(|draft| draft.spec(kinds, &listeners)).collect();
+    let effective = effective(&raw, &drafts, kinds, &tree);
+    let checks = drafts.iter().filter_map(|draft| draft.spec(kinds)).collect();
     let files = sources.file.iter().cloned().chain(secrets.files).collect();
     if !report.is_empty() {
         return Err(report.into_problems(sources.file.clone(), files));
@@ -238,16 +238,10 @@ fn app_checks(listeners: &[Listener], tree: &mut Tree) {
 }
 
 /// Every key with its value or default; where a secret was filled in, the text that names it.
-fn effective(
-    raw: &RawConfig,
-    drafts: &[Draft],
-    kinds: &[Kind],
-    listeners: &[Listener],
-    tree: &Tree,
-) -> Value {
+fn effective(raw: &RawConfig, drafts: &[Draft], kinds: &[Kind], tree: &Tree) -> Value {
     let mut effective = serde_json::to_value(raw).unwrap_or_default();
     effective["checks"] =
-        drafts.iter().map(|draft| (draft.name.clone(), draft.effective(kinds, listeners, tree))).collect();
+        drafts.iter().map(|draft| (draft.name.clone(), draft.effective(kinds, tree))).collect();
     for path in tree.secrets() {
         if let (Some(shown), Some(written)) = (find_mut(&mut effective, path), tree.written(path)) {
             *shown = written.clone();

@@ -32,6 +32,7 @@ mod checks;
 mod cpus;
 mod error;
 mod fit;
+mod guard;
 mod listener;
 mod load;
 mod merge;
@@ -50,6 +51,7 @@ mod watch;
 
 pub use cpus::available_cpus;
 pub use error::{Problem, Problems, dotted, nearest};
+pub use guard::{Guard, MinReady, PeerAddress, Peers};
 pub use listener::{
     Address, Forwarded, Hold, Limits, Listener, ListenerTls, NotReady, Ramp, Scheme, Timeouts, Upstream,
     UpstreamTls,
@@ -126,6 +128,8 @@ pub struct CheckSpec {
     pub success_threshold: u32,
     /// Failures in a row to count as failing.
     pub failure_threshold: u32,
+    /// Whom to ask before a failure closes the gate; only where `gates` is always.
+    pub guard: Option<Guard>,
     /// The keys of the kind, secrets filled in, already accepted by [`Kind::accept`].
     pub own: Own,
 }

@@ -9,15 +9,20 @@
 //!  any ── drain ──► draining ──► drained
 //! ```
 //!
+//! An always check with a guard closes an open gate only when its guard lets it: from its last failure of the
+//! threshold on it has an [`Excuse`], and the guard (`crate::guard`) announces that the pod leaves, takes that back,
+//! or lets it leave. The excuse ends there, or once the check passes. It covers this check and nothing else.
+//!
 //! Invariants, held by the property test below: `draining` is left for `drained` only and `drained` never;
-//! `ready` implies that every startup check passed since the last arm and that nothing says the app's port
-//! refuses; a threshold counts results in a row.
+//! `ready` implies that every startup check passed since the last arm, that every always check passed since then and
+//! does not fail without an excuse, and that nothing says the app's port refuses; a threshold counts results in a
+//! row; an excuse begins in an open gate only, and is taken away only after an announcement.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::event::{Cause, CheckRule, Event, Phase, Role, Transition};
+use super::event::{Cause, CheckRule, Event, GuardStep, Phase, Role, Transition};
 use super::tally::{Standing, Tally};
 
 /// A check as the gate sees it.
@@ -29,6 +34,8 @@ pub struct Tracked {
     pub exempt: bool,
     /// Changed by a reload while it kept the gate closed: goes on doing so until it passes.
     pub unproven: bool,
+    /// Fails, and its guard keeps the gate open.
+    pub excuse: Option<Excuse>,
     /// What the last run said, or the one that goes on.
     pub line: String,
     /// The line is news of a run that has not ended, or of one that waits for its turn.
@@ -51,6 +58,7 @@ impl Tracked {
             tally: Tally::default(),
             exempt: false,
             unproven: false,
+            excuse: None,
             line: String::new(),
             is_news: false,
             took: None,
@@ -61,6 +69,19 @@ impl Tracked {
             runs: 0,
         }
     }
+}
+
+/// Why a check that fails does not close the gate: its guard has not let the pod leave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Excuse {
+    /// When the check began to count as failing.
+    pub since: Instant,
+    /// The peers were asked, and too few would remain. Before that, nobody knows yet.
+    pub guarded: bool,
+    /// The pod says that it leaves; it may still take that back.
+    pub leaving: bool,
+    /// What the guard saw last; empty before.
+    pub line: String,
 }
 
 /// The app's port behind one listener. Listeners with the same upstream have ports of the same name, which
@@ -129,6 +150,7 @@ impl Core {
                 }
                 return None;
             }
+            Event::Guard { check, arm, step, line } => self.guard(&check, arm, step, line)?,
             Event::AppRefused { app } => {
                 let name = Arc::clone(&self.apps.get(app)?.name);
                 for app in self.apps.iter_mut().filter(|app| app.name == name) {
@@ -247,6 +269,11 @@ impl Core {
         self.phase == Phase::Ready || self.draining.is_some() || self.stopping == Some(true)
     }
 
+    /// Whether the pod says that it leaves for a check that fails.
+    pub fn leaving(&self) -> bool {
+        self.checks.iter().any(|tracked| tracked.excuse.as_ref().is_some_and(|excuse| excuse.leaving))
+    }
+
     /// Whether one of the app's ports refuses.
     pub fn refusing(&self) -> bool {
         self.apps.iter().any(|app| app.refusing)
@@ -259,7 +286,9 @@ impl Core {
         }
         match tracked.rule.role {
             Role::Startup => !tracked.tally.passed(),
-            Role::Always if self.opened && !tracked.unproven => tracked.tally.standing() == Standing::Failing,
+            Role::Always if self.opened && !tracked.unproven => {
+                tracked.tally.standing() == Standing::Failing && tracked.excuse.is_none()
+            }
             Role::Always => tracked.tally.standing() != Standing::Passing,
             Role::Never => false,
         }
@@ -317,6 +346,7 @@ impl Core {
             tracked.tally = Tally::default();
             tracked.exempt = false;
             tracked.unproven = false;
+            tracked.excuse = None;
             tracked.time_to_pass = None;
             tracked.counts_from = now;
             tracked.since = now;
@@ -339,10 +369,16 @@ impl Core {
             return None;
         }
         let tracked = self.checks.iter_mut().find(|t| &*t.rule.name == check)?;
-        let (rule, before) = (&tracked.rule, tracked.tally.standing());
+        let rule = &tracked.rule;
+        let before = tracked.tally.standing();
         tracked.tally.count(passed, rule.success_threshold, rule.failure_threshold);
         if tracked.tally.standing() != before {
             tracked.since = now;
+        }
+        if tracked.tally.standing() != Standing::Failing {
+            tracked.excuse = None;
+        } else if before != Standing::Failing && self.opened && !tracked.unproven && rule.is_guarded() {
+            tracked.excuse = Some(Excuse { since: now, guarded: false, leaving: false, line: String::new() });
         }
         tracked.unproven &= tracked.tally.standing() != Standing::Passing;
         tracked.runs += 1;
@@ -360,13 +396,36 @@ impl Core {
         })
     }
 
+    /// Takes what a guard saw. An excuse is taken away only after the pod said that it leaves.
+    fn guard(&mut self, check: &str, arm: u64, step: GuardStep, line: String) -> Option<(Cause, String)> {
+        if arm != self.arm {
+            return None;
+        }
+        let tracked = self.checks.iter_mut().find(|t| &*t.rule.name == check)?;
+        let excuse = tracked.excuse.as_mut()?;
+        match step {
+            GuardStep::Stay => (excuse.guarded, excuse.leaving) = (true, false),
+            GuardStep::Announce => excuse.leaving = true,
+            GuardStep::Leave if excuse.leaving => {
+                tracked.excuse = None;
+                return Some((Cause::CheckFailed, format!("{check}: {}; {line}", tracked.line)));
+            }
+            GuardStep::Leave => {}
+        }
+        excuse.line = line;
+        None
+    }
+
     fn configured(&mut self, rules: Vec<CheckRule>, changed: &[Arc<str>], now: Instant) {
         let blocked: Vec<bool> = self.checks.iter().map(|tracked| self.blocks(tracked)).collect();
         let old: Vec<(Tracked, bool)> = std::mem::take(&mut self.checks).into_iter().zip(blocked).collect();
         for rule in rules {
             let before = old.iter().find(|(tracked, _)| tracked.rule.name == rule.name);
             self.checks.push(match before {
-                Some((tracked, _)) if !changed.contains(&rule.name) => Tracked { rule, ..tracked.clone() },
+                Some((tracked, _)) if !changed.contains(&rule.name) => {
+                    let excuse = tracked.excuse.clone().filter(|_| rule.is_guarded());
+                    Tracked { rule, excuse, ..tracked.clone() }
+                }
                 // A reload alone opens no gate that the check kept closed, and closes none that is open:
                 // what is new counts from the next arm on, but an always check that then fails its
                 // threshold does close it.

@@ -1,9 +1,32 @@
-use proptest::prelude::*;
-
 use super::*;
 
 fn rule(name: &str, role: Role, success_threshold: u32, failure_threshold: u32) -> CheckRule {
-    CheckRule { name: name.into(), kind: "tcp", role, success_threshold, failure_threshold }
+    let guarded = false;
+    CheckRule { name: name.into(), kind: "tcp", role, success_threshold, failure_threshold, guarded }
+}
+
+/// An always check with a guard.
+fn guarded(name: &str, failure_threshold: u32) -> CheckRule {
+    CheckRule { guarded: true, ..rule(name, Role::Always, 1, failure_threshold) }
+}
+
+fn step(core: &Core, check: &str, step: GuardStep) -> Event {
+    Event::Guard { check: check.into(), arm: core.arm(), step, line: "saw".to_owned() }
+}
+
+/// A gate with a guarded check `db` (threshold 2) that was open when it began to fail.
+fn excused() -> (Core, Instant) {
+    let now = Instant::now();
+    let mut core = Core::new(vec![guarded("db", 2), rule("health", Role::Always, 1, 1)], ["app".into()], now);
+    core.apply(Event::AppAccepted { app: 0 }, now);
+    for check in ["db", "health"] {
+        core.apply(result(&core, check, true), now);
+    }
+    assert_eq!(core.phase(), Phase::Ready);
+    for _ in 0..2 {
+        assert_eq!(core.apply(result(&core, "db", false), now), None);
+    }
+    (core, now)
 }
 
 /// A gate with one startup check `warm` and one always check `health` (threshold 3), its app up.
@@ -253,160 +276,91 @@ fn never_checks_are_reported_only() {
     assert!(core.is_ready());
 }
 
-/// What the property test does to a gate; indices are taken modulo what there is.
-#[derive(Clone, Debug)]
-enum Step {
-    Result { check: usize, passed: bool, stale: bool },
-    Refused,
-    Accepted,
-    Stopping,
-    Restarting,
-    Drain(bool),
-    Drained,
+#[test]
+fn guarded_check_keeps_the_gate_open_until_its_guard_lets_it_close() {
+    let (mut core, now) = excused();
+    let excuse = core.checks()[0].excuse.clone().expect("an excuse");
+    assert_eq!((excuse.guarded, excuse.leaving), (false, false), "nobody has asked yet");
+    core.apply(step(&core, "db", GuardStep::Stay), now);
+    assert!(core.is_ready() && core.checks()[0].excuse.as_ref().is_some_and(|excuse| excuse.guarded));
+    core.apply(step(&core, "db", GuardStep::Announce), now);
+    assert!(core.is_ready() && core.leaving());
+    let left = core.apply(step(&core, "db", GuardStep::Leave), now).expect("a transition");
+    assert_eq!((left.from, left.to, left.cause), (Phase::Ready, Phase::Failing, Cause::CheckFailed));
+    assert_eq!(left.detail, "db: said; saw");
+    assert!(!core.leaving());
+    let back = core.apply(result(&core, "db", true), now).expect("a transition");
+    assert_eq!((back.from, back.to), (Phase::Failing, Phase::Ready));
 }
 
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        8 => (0..3usize, any::<bool>(), prop::bool::weighted(0.1))
-            .prop_map(|(check, passed, stale)| Step::Result { check, passed, stale }),
-        2 => Just(Step::Refused),
-        2 => Just(Step::Accepted),
-        1 => Just(Step::Stopping),
-        1 => Just(Step::Restarting),
-        1 => prop::bool::weighted(0.5).prop_map(Step::Drain),
-        1 => Just(Step::Drained),
-    ]
+#[test]
+fn guarded_gate_never_closes_without_an_announcement() {
+    let (mut core, now) = excused();
+    assert_eq!(core.apply(step(&core, "db", GuardStep::Leave), now), None);
+    core.apply(step(&core, "db", GuardStep::Announce), now);
+    core.apply(step(&core, "db", GuardStep::Stay), now);
+    assert_eq!(core.apply(step(&core, "db", GuardStep::Leave), now), None, "it was taken back");
+    assert!(core.is_ready() && !core.leaving());
 }
 
-/// The contract, written a second time and more naively than the machine.
-#[derive(Default)]
-struct Oracle {
-    passed: [bool; 3],
-    history: [Vec<bool>; 3],
-    refusing: bool,
-    seen: bool,
-    stopping: bool,
-    drain: bool,
-}
-
-impl Oracle {
-    fn rearm(&mut self) {
-        self.passed = [false; 3];
-        self.history = Default::default();
+#[test]
+fn guard_speaks_for_its_check_only_and_not_for_the_app_or_the_drain() {
+    let ways_out = [
+        (Event::AppRefused { app: 0 }, Phase::Failing),
+        (Event::AppStopping, Phase::Failing),
+        (Event::DrainStarted { hold_ready: false }, Phase::Draining),
+    ];
+    for (event, phase) in ways_out {
+        let (mut core, now) = excused();
+        core.apply(step(&core, "db", GuardStep::Stay), now);
+        core.apply(event, now);
+        assert_eq!((core.phase(), core.is_ready()), (phase, false));
     }
+    let (mut core, now) = excused();
+    let closed = core.apply(result(&core, "health", false), now).expect("a transition");
+    assert_eq!((closed.to, closed.detail.as_str()), (Phase::Failing, "health: said"));
+    assert!(core.apply(result(&core, "health", true), now).is_some_and(|back| back.to == Phase::Ready));
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(10_000))]
+#[test]
+fn excuse_ends_with_the_failure_and_what_was_decided_for_it_counts_no_more() {
+    let (mut core, now) = excused();
+    core.apply(step(&core, "db", GuardStep::Announce), now);
+    core.apply(result(&core, "db", true), now);
+    assert!(!core.leaving() && core.checks()[0].excuse.is_none());
+    assert_eq!(core.apply(step(&core, "db", GuardStep::Leave), now), None);
+    let stale = step(&core, "db", GuardStep::Announce);
+    phases(&mut core, [Event::AppRefused { app: 0 }, Event::AppAccepted { app: 0 }]);
+    core.apply(stale, now);
+    assert!(!core.leaving());
+}
 
-    /// 10 000 random histories, no false ready; thresholds are in a row; draining is terminal.
-    #[test]
-    fn ready_is_never_a_lie(steps in prop::collection::vec(step(), 1..60)) {
-        let names = ["warm", "file", "health"];
-        let thresholds = [(1, 1), (2, 1), (1, 3)];
-        let now = Instant::now();
-        let roles = [Role::Startup, Role::Startup, Role::Always];
-        let rules = (0..3).map(|i| rule(names[i], roles[i], thresholds[i].0, thresholds[i].1)).collect();
-        let mut core = Core::new(rules, ["app".into()], now);
-        let mut oracle = Oracle::default();
-        for step in steps {
-            let before = core.phase();
-            let event = match step {
-                Step::Result { check, passed, stale } => {
-                    let mut event = result(&core, names[check], passed);
-                    if stale && let Event::Checked { arm, .. } = &mut event {
-                        *arm -= 1;
-                    } else {
-                        oracle.history[check].push(passed);
-                        let needed = thresholds[check].0 as usize;
-                        let row = oracle.history[check].iter().rev().take_while(|p| **p).count();
-                        oracle.passed[check] |= row >= needed;
-                    }
-                    event
-                }
-                Step::Refused => { oracle.refusing = true; Event::AppRefused { app: 0 } }
-                Step::Accepted => {
-                    if oracle.refusing && oracle.seen { oracle.rearm(); }
-                    oracle.refusing = false;
-                    oracle.seen = true;
-                    Event::AppAccepted { app: 0 }
-                }
-                Step::Stopping => { oracle.stopping |= !oracle.drain; Event::AppStopping }
-                Step::Restarting => {
-                    if oracle.stopping { oracle.rearm(); }
-                    oracle.stopping = false;
-                    Event::AppRestarting
-                }
-                Step::Drain(hold_ready) => { oracle.drain = true; oracle.stopping = false; Event::DrainStarted { hold_ready } }
-                Step::Drained => Event::Drained,
-            };
-            core.apply(event, now);
-            let health = &oracle.history[2];
-            let failing_row = health.iter().rev().take_while(|p| !**p).count() >= 3;
-            if core.phase() == Phase::Ready {
-                prop_assert!(oracle.passed[0] && oracle.passed[1], "a startup check has not passed since the arm");
-                prop_assert!(oracle.passed[2] && !failing_row, "an always check fails");
-                prop_assert!(oracle.seen && !oracle.refusing && !oracle.stopping && !oracle.drain);
-            }
-            if oracle.passed.iter().all(|p| *p) && !health.contains(&false) && oracle.seen
-                && !oracle.refusing && !oracle.stopping && !oracle.drain {
-                prop_assert_eq!(core.phase(), Phase::Ready, "nothing speaks against ready");
-            }
-            if oracle.drain {
-                prop_assert!(matches!(core.phase(), Phase::Draining | Phase::Drained));
-                prop_assert!(!(core.is_ready() && oracle.refusing));
-            }
-            if before == Phase::Drained { prop_assert_eq!(core.phase(), Phase::Drained); }
-            if before == Phase::Draining { prop_assert!(matches!(core.phase(), Phase::Draining | Phase::Drained)); }
-        }
+#[test]
+fn fresh_gate_waits_for_a_guarded_check() {
+    let now = Instant::now();
+    let mut core = Core::new(vec![guarded("db", 1)], ["app".into()], now);
+    core.apply(Event::AppAccepted { app: 0 }, now);
+    for _ in 0..3 {
+        assert_eq!(core.apply(result(&core, "db", false), now), None);
+        core.apply(step(&core, "db", GuardStep::Stay), now);
     }
+    assert_eq!((core.phase(), core.checks()[0].excuse.is_none()), (Phase::Starting, true));
+    // An app that comes back is fresh, too.
+    let (mut core, _) = excused();
+    phases(&mut core, [Event::AppRefused { app: 0 }, Event::AppAccepted { app: 0 }]);
+    assert_eq!((core.phase(), core.checks()[0].excuse.is_none()), (Phase::Starting, true));
 }
 
-/// An event on a gate of at most three checks and one app.
-fn any_event() -> impl Strategy<Value = Event> {
-    let names = ["a", "b", "c"];
-    let role = prop_oneof![Just(Role::Startup), Just(Role::Always), Just(Role::Never)];
-    let rules = prop::collection::vec(role, 0..=3);
-    prop_oneof![
-        4 => (0..3usize, any::<bool>(), 0..2u64).prop_map(move |(at, passed, arm)| Event::Checked {
-            check: names[at].into(), arm, passed, line: String::new(), took: Duration::ZERO
-        }),
-        1 => Just(Event::AppRefused { app: 0 }),
-        2 => Just(Event::AppAccepted { app: 0 }),
-        1 => Just(Event::AppStopping),
-        1 => Just(Event::AppRestarting),
-        1 => any::<bool>().prop_map(|hold_ready| Event::DrainStarted { hold_ready }),
-        1 => Just(Event::Drained),
-        1 => (rules, 0..4usize).prop_map(move |(roles, changed)| Event::Configured {
-            rules: roles.into_iter().zip(names).map(|(role, name)| rule(name, role, 1, 2)).collect(),
-            changed: names.iter().skip(changed).map(|name| (*name).into()).collect(),
-        }),
-    ]
+#[test]
+fn reload_that_takes_the_guard_away_takes_the_excuse_with_it() {
+    let (mut core, now) = excused();
+    let rules = |db| vec![db, rule("health", Role::Always, 1, 1)];
+    let kept = Event::Configured { rules: rules(guarded("db", 5)), changed: vec![] };
+    assert_eq!(core.apply(kept, now), None);
+    let gone = Event::Configured { rules: rules(rule("db", Role::Always, 1, 2)), changed: vec![] };
+    let closed = core.apply(gone, now).expect("a transition");
+    assert_eq!((closed.to, closed.cause), (Phase::Failing, Cause::Reloaded));
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(3_000))]
-
-    #[test]
-    fn every_transition_is_one_of_the_possible_ones(
-        checks in 0..3usize,
-        events in prop::collection::vec(any_event(), 1..40),
-    ) {
-        let now = Instant::now();
-        let roles = [Role::Startup, Role::Always, Role::Never];
-        let rules = roles.into_iter().zip(["a", "b", "c"]).take(checks);
-        let mut core = Core::new(rules.map(|(role, name)| rule(name, role, 1, 2)).collect(), ["app".into()], now);
-        for event in events {
-            let event = match event {
-                // Mostly of this arm, at times of the one before.
-                Event::Checked { check, arm, passed, line, took } => {
-                    Event::Checked { check, arm: core.arm() - u64::from(arm == 0), passed, line, took }
-                }
-                event => event,
-            };
-            if let Some(t) = core.apply(event, now) {
-                prop_assert!(Transition::POSSIBLE.contains(&(t.from, t.to, t.cause)), "{t:?}");
-            }
-        }
-    }
-}
+#[path = "core_history_tests.rs"]
+mod history;

@@ -106,6 +106,15 @@ pub struct CheckRule {
     pub success_threshold: u32,
     /// Failures in a row to count as failing; at least 1.
     pub failure_threshold: u32,
+    /// Whether peers are asked before its failure closes the gate.
+    pub guarded: bool,
+}
+
+impl CheckRule {
+    /// Whether a guard has a say in whether it closes the gate.
+    pub fn is_guarded(&self) -> bool {
+        self.guarded && self.role == Role::Always
+    }
 }
 
 /// What happened.
@@ -115,6 +124,9 @@ pub enum Event {
     Checked { check: Arc<str>, arm: u64, passed: bool, line: String, took: Duration },
     /// A run that goes on has news; changes no verdict.
     Progress { check: Arc<str>, arm: u64, line: String },
+    /// The guard of a check that fails looked at the peers, and what it saw. Ignored unless the check has an
+    /// [`Excuse`](super::core::Excuse).
+    Guard { check: Arc<str>, arm: u64, step: GuardStep, line: String },
     /// Nothing accepts connections on the app's port any more.
     AppRefused { app: usize },
     /// The app's port accepts connections.
@@ -131,6 +143,17 @@ pub enum Event {
     Lacks { part: Arc<str>, reason: Option<String> },
     /// The checks after a reload; `changed` names those whose evidence no longer counts.
     Configured { rules: Vec<CheckRule>, changed: Vec<Arc<str>> },
+}
+
+/// What follows from a look at the peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuardStep {
+    /// Too few would remain ready: the check closes nothing, and the pod no longer says that it leaves.
+    Stay,
+    /// Enough seem to remain ready: from now on the pod says that it leaves, so that no peer counts on it.
+    Announce,
+    /// Enough remain ready, seen after the announcement: the check closes the gate.
+    Leave,
 }
 
 /// A change of phase.

@@ -22,7 +22,8 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 pub use self::beat::{Beat, Beats};
-pub use self::event::{Cause, CheckRule, Event, Phase, Role, Transition};
+pub use self::core::Excuse;
+pub use self::event::{Cause, CheckRule, Event, GuardStep, Phase, Role, Transition};
 pub use self::plan::{Next, Plan, Plans};
 pub use self::report::{CheckReport, Past, Report};
 pub use self::tally::Standing;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::core::{App, Core, Tracked};
+use super::core::{App, Core, Excuse, Tracked};
 use super::event::{Phase, Role, Transition};
 use super::tally::Standing;
 
@@ -20,6 +20,8 @@ pub struct Report {
     pub armed_at: Instant,
     /// The readiness answer, but for silent workers.
     pub ready: bool,
+    /// The pod says that it leaves for a check that fails; it may still take that back.
+    pub leaving: bool,
     /// Why not, one line each; empty while ready.
     pub reasons: Vec<String>,
     pub checks: Vec<CheckReport>,
@@ -40,6 +42,10 @@ pub struct CheckReport {
     pub passed: bool,
     /// Whether it keeps the gate closed right now.
     pub blocks: bool,
+    /// Whether it has a guard.
+    pub guarded: bool,
+    /// It fails, and its guard keeps the gate open.
+    pub excuse: Option<Excuse>,
     /// What the last run said, or the one that goes on.
     pub line: String,
     /// The line is news of a run that has not ended, or of one that waits for its turn.
@@ -78,6 +84,7 @@ impl Report {
             arm: core.arm(),
             armed_at: core.armed_at(),
             ready: core.is_ready(),
+            leaving: core.leaving(),
             reasons: if core.is_ready() { Vec::new() } else { reasons(core) },
             checks: core.checks().iter().map(|tracked| CheckReport::of(core, tracked)).collect(),
             apps: core.apps().to_vec(),
@@ -101,6 +108,8 @@ impl CheckReport {
             standing: tracked.tally.standing(),
             passed: tracked.tally.passed(),
             blocks: core.blocks(tracked),
+            guarded: tracked.rule.is_guarded(),
+            excuse: tracked.excuse.clone(),
             line: tracked.line.clone(),
             is_news: tracked.is_news,
             took: tracked.took,
@@ -168,6 +177,7 @@ mod tests {
             role: Role::Startup,
             success_threshold: 1,
             failure_threshold: 2,
+            guarded: false,
         }
     }
 

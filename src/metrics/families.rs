@@ -44,6 +44,8 @@ pub const FAMILIES: &[Family] = &[
     CHECK_RUNS,
     CHECK_DURATION,
     CHECK_TIME_TO_PASS,
+    CHECK_GUARDED,
+    GUARD_DECISIONS,
     WARMUP_REQUESTS,
     WARMUP_LATENCY,
     APP_RESTARTS,
@@ -97,6 +99,16 @@ pub const CHECK_TIME_TO_PASS: Family = gauge(
     &["check"],
     "From the last arm (or the reload that brought the check) to the moment it counted as passing, what it waited \
      for included; NaN while it has not.",
+);
+pub const CHECK_GUARDED: Family = gauge(
+    "readygate_check_guarded",
+    &["check"],
+    "Whether the check fails and its guard keeps the pod ready, since too few peers would remain.",
+);
+pub const GUARD_DECISIONS: Family = counter(
+    "readygate_guard_decisions_total",
+    &["check", "result"],
+    "Decisions of a check's guard while the check fails: stay, leave, or leave_alone for a fault of this pod's own.",
 );
 pub const WARMUP_REQUESTS: Family =
     counter("readygate_warmup_requests_total", &["check", "result"], "Requests sent by a warm-up.");

@@ -4,9 +4,10 @@ use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::PrometheusRecorder;
 
 use super::families::{
-    CHECK_DURATION, CHECK_PASSING, CHECK_RUNS, CHECK_TIME_TO_PASS, Family, WARMUP_LATENCY, WARMUP_REQUESTS,
+    CHECK_DURATION, CHECK_GUARDED, CHECK_PASSING, CHECK_RUNS, CHECK_TIME_TO_PASS, Family, GUARD_DECISIONS,
+    WARMUP_LATENCY, WARMUP_REQUESTS,
 };
-use super::{CheckSeries, RunResult};
+use super::{CheckSeries, GuardDecision, RunResult};
 
 /// The series of one check.
 pub(super) struct Check {
@@ -16,6 +17,13 @@ pub(super) struct Check {
     pub(super) duration: Histogram,
     pub(super) time_to_pass: Gauge,
     pub(super) warmup: Option<Warmup>,
+    pub(super) guard: Option<Guard>,
+}
+
+/// What a check with a guard has besides.
+pub(super) struct Guard {
+    pub(super) guarded: Gauge,
+    pub(super) decisions: [Counter; GuardDecision::ALL.len()],
 }
 
 /// What a warm-up has besides.
@@ -44,7 +52,7 @@ impl Maker<'_> {
     }
 
     pub(super) fn check(&self, series: &CheckSeries<'_>) -> Check {
-        let CheckSeries { name, kind, warmup_quantiles } = *series;
+        let CheckSeries { name, kind, warmup_quantiles, guarded } = *series;
         let unknown = |family, labels: &[&str]| {
             let gauge = self.gauge(family, labels);
             gauge.set(f64::NAN);
@@ -65,6 +73,11 @@ impl Maker<'_> {
                     .iter()
                     .map(|quantile| (*quantile, unknown(WARMUP_LATENCY, &[name, &quantile.to_string()])))
                     .collect(),
+            }),
+            guard: guarded.then(|| Guard {
+                guarded: self.gauge(CHECK_GUARDED, &[name]),
+                decisions: GuardDecision::ALL
+                    .map(|result| self.counter(GUARD_DECISIONS, &[name, result.name()])),
             }),
         }
     }

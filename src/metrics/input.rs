@@ -19,6 +19,8 @@ pub struct CheckSeries<'a> {
     pub kind: &'a str,
     /// Quantiles (0 to 1) that a warm-up reports; empty for every other kind.
     pub warmup_quantiles: &'a [f64],
+    /// Whether it has a guard.
+    pub guarded: bool,
 }
 
 /// How a run of a check ended: a closed set, since it is a label.
@@ -47,6 +49,30 @@ impl RunResult {
             Self::TimedOut => "timeout",
             Self::Panicked => "panic",
             Self::Skipped => "skip",
+        }
+    }
+}
+
+/// What a guard decided: a closed set, since it is a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuardDecision {
+    /// Too few peers would remain ready.
+    Stay,
+    /// Enough remain.
+    Leave,
+    /// Too few remain, but the fault is this pod's own.
+    LeaveAlone,
+}
+
+impl GuardDecision {
+    pub const ALL: [Self; 3] = [Self::Stay, Self::Leave, Self::LeaveAlone];
+
+    /// The name used as a label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Stay => "stay",
+            Self::Leave => "leave",
+            Self::LeaveAlone => "leave_alone",
         }
     }
 }

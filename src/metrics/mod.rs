@@ -25,7 +25,9 @@ use metrics::{Counter, Gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 pub use self::families::{FAMILIES, Family, Kind};
-pub use self::input::{CertificateResult, CheckSeries, ListenerFigures, ReloadResult, RunResult, Sets};
+pub use self::input::{
+    CertificateResult, CheckSeries, GuardDecision, ListenerFigures, ReloadResult, RunResult, Sets,
+};
 
 use self::families::{
     APP_RESTARTS, BUILD_INFO, BYTES, CONFIG_RELOADS, CONNECTIONS, CONNECTIONS_TOTAL, DRAIN_CUT,
@@ -100,7 +102,9 @@ impl Metrics {
         let mut old = std::mem::take(&mut *known);
         for series in checks {
             let same = |check: &Check| {
-                check.kind == series.kind && check.quantiles().eq(series.warmup_quantiles.iter().copied())
+                check.kind == series.kind
+                    && check.guard.is_some() == series.guarded
+                    && check.quantiles().eq(series.warmup_quantiles.iter().copied())
             };
             let kept = old.remove(series.name).filter(same);
             known.insert(series.name.to_owned(), kept.unwrap_or_else(|| make.check(series)));
@@ -142,6 +146,23 @@ impl Metrics {
     pub fn check_time_to_pass(&self, check: &str, took: Option<Duration>) {
         let seconds = took.map_or(f64::NAN, |took| took.as_secs_f64());
         self.with_check(check, |check| check.time_to_pass.set(seconds));
+    }
+
+    /// Sets whether a check's guard keeps the pod ready.
+    pub fn check_guarded(&self, check: &str, guarded: bool) {
+        self.with_check(check, |check| {
+            if let Some(guard) = &check.guard {
+                guard.guarded.set(f64::from(u8::from(guarded)));
+            }
+        });
+    }
+
+    pub fn guard_decision(&self, check: &str, decision: GuardDecision) {
+        self.with_check(check, |check| {
+            if let Some(guard) = &check.guard {
+                guard.decisions[decision as usize].increment(1);
+            }
+        });
     }
 
     pub fn warmup_request(&self, check: &str, ok: bool) {

@@ -13,8 +13,8 @@ fn metrics() -> Metrics {
         transitions: &[("starting", "ready", "checks_passed")],
     });
     metrics.checks(&[
-        CheckSeries { name: "db", kind: "tcp", warmup_quantiles: &[] },
-        CheckSeries { name: "warm", kind: "warmup", warmup_quantiles: &[0.5, 0.95] },
+        CheckSeries { name: "db", kind: "tcp", warmup_quantiles: &[], guarded: true },
+        CheckSeries { name: "warm", kind: "warmup", warmup_quantiles: &[0.5, 0.95], guarded: false },
     ]);
     metrics.listener("http", &figures());
     metrics.tls_files("http");
@@ -131,17 +131,27 @@ fn setters_reach_their_series() {
 fn checks_that_a_reload_removed_or_changed_leave_no_stale_series() {
     let metrics = metrics();
     metrics.check_run("db", RunResult::Passed, Duration::from_millis(3));
+    metrics.check_guarded("db", true);
+    metrics.guard_decision("db", GuardDecision::Stay);
+    metrics.guard_decision("warm", GuardDecision::Stay);
+    let text = metrics.render();
+    has(&text, "readygate_check_guarded{check=\"db\"} 1");
+    has(&text, "readygate_guard_decisions_total{check=\"db\",result=\"stay\"} 1");
+    has(&text, "readygate_guard_decisions_total{check=\"db\",result=\"leave_alone\"} 0");
+    assert!(!text.contains("readygate_check_guarded{check=\"warm\"}"), "it has no guard");
     metrics.checks(&[
-        CheckSeries { name: "warm", kind: "http", warmup_quantiles: &[] },
-        CheckSeries { name: "new", kind: "file", warmup_quantiles: &[] },
+        CheckSeries { name: "warm", kind: "http", warmup_quantiles: &[], guarded: false },
+        CheckSeries { name: "new", kind: "file", warmup_quantiles: &[], guarded: false },
     ]);
     let text = metrics.render();
     assert!(!text.contains("check=\"db\""), "{text}");
     assert!(!text.contains("type=\"warmup\"") && !text.contains("quantile="), "{text}");
     assert!(!text.contains("readygate_warmup_requests_total{"), "{text}");
     has(&text, "readygate_check_passing{check=\"new\",type=\"file\"} 0");
-    metrics.checks(&[CheckSeries { name: "db", kind: "tcp", warmup_quantiles: &[] }]);
-    has(&metrics.render(), "readygate_check_runs_total{check=\"db\",result=\"pass\"} 1");
+    metrics.checks(&[CheckSeries { name: "db", kind: "tcp", warmup_quantiles: &[], guarded: false }]);
+    let text = metrics.render();
+    has(&text, "readygate_check_runs_total{check=\"db\",result=\"pass\"} 1");
+    assert!(!text.contains("readygate_check_guarded{") && !text.contains("guard_decisions_total{"), "{text}");
 }
 
 #[test]

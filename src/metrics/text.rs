@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use super::families::{FAMILIES, Kind, REQUEST_DURATION, WARMUP_REQUESTS};
+use super::families::{
+    CHECK_GUARDED, FAMILIES, Family, GUARD_DECISIONS, Kind, REQUEST_DURATION, WARMUP_REQUESTS,
+};
 use super::handles::Check;
 use super::{ListenerFigures, process};
 
@@ -53,7 +55,9 @@ fn current(line: &str, checks: &BTreeMap<String, Check>) -> bool {
         let mut quantiles = check.quantiles();
         let of_quantile = label(line, "quantile").is_none_or(|q| quantiles.any(|own| own.to_string() == q));
         let of_warmup = check.warmup.is_some() || !line.starts_with(WARMUP_REQUESTS.name);
-        of_kind && of_quantile && of_warmup
+        let of = |family: &Family| line.starts_with(family.name);
+        let of_guard = check.guard.is_some() || !(of(&CHECK_GUARDED) || of(&GUARD_DECISIONS));
+        of_kind && of_quantile && of_warmup && of_guard
     })
 }
 

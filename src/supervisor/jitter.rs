@@ -1,4 +1,4 @@
-//! Spreads the runs of many pods over time, so that they do not reach a shared dependency at once.
+//! Spreads the runs of many pods over time, so that they do not reach a shared dependency, or decide, at once.
 
 use std::time::Duration;
 
@@ -17,13 +17,27 @@ impl Jitter {
 
     /// The next pause around `base`.
     pub(super) fn around(&mut self, base: Duration) -> Duration {
+        base.mul_f64(0.9 + 0.2 * self.unit())
+    }
+
+    /// The next pause from nothing to `most`.
+    pub(super) fn below(&mut self, most: Duration) -> Duration {
+        most.mul_f64(self.unit())
+    }
+
+    /// The next of `length` places; 0 if there is none.
+    pub(super) fn index(&mut self, length: usize) -> usize {
+        ((self.unit() * length as f64) as usize).min(length.saturating_sub(1))
+    }
+
+    /// From 0 to less than 1.
+    fn unit(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         bits ^= bits >> 31;
-        let unit = (bits >> 11) as f64 / (1_u64 << 53) as f64;
-        base.mul_f64(0.9 + 0.2 * unit)
+        (bits >> 11) as f64 / (1_u64 << 53) as f64
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  configs ─► run ─┬─ one task a check   (schedule.rs) ── Checked, Progress ──┐
+//!                  ├─ one task a guard   (guard/) ─────── Guard ──────────────┤
 //!                  └─ one task an app    (watch.rs) ───── refused, accepted ──┴─► Gate
 //! ```
 //!
@@ -11,6 +12,7 @@
 //!
 //! Called by `app`, which also builds the gate from [`rules`] and [`app_names`].
 
+mod guard;
 mod jitter;
 mod schedule;
 mod watch;
@@ -28,11 +30,13 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use crate::check::{Kind, Report, Target, Traffic};
 use crate::config::{CheckSpec, Config, Gates, Listener};
 use crate::gate::{CheckRule, Event, Gate, Role};
-use crate::metrics::RunResult;
+use crate::metrics::{GuardDecision, RunResult};
 
+use self::guard::Guarding;
 use self::schedule::Schedule;
 use self::watch::Addresses;
 
+pub use self::guard::{Network, Peers};
 pub use self::watch::Pokes;
 
 /// What the supervisor needs besides the configuration.
@@ -52,7 +56,13 @@ pub struct Setup {
     /// When the app behind the listener with this number last answered a request: while that is recent,
     /// the watch need not look. `None` if nobody can say.
     pub last_answer: Option<LastAnswer>,
+    /// How guards reach their peers.
+    pub network: Box<dyn Network + Send>,
+    /// Names this process to its peers, as their guards hear it.
+    pub instance: Arc<str>,
     pub figures: Figures,
+    /// What guards saw last.
+    pub looks: Figures,
     pub observer: Observer,
     /// Seed of the jitter.
     pub seed: u64,
@@ -70,6 +80,8 @@ pub enum News<'a> {
     Ran(&'a Outcome),
     /// News of a run that goes on.
     Heard(&'a Report),
+    /// Its guard decided.
+    Decided(GuardDecision),
 }
 
 /// How one run ended.
@@ -81,12 +93,12 @@ pub struct Outcome {
     pub took: Duration,
 }
 
-/// Figures of each check's last run, for `/status`. Cheap to clone; read from any thread.
+/// Figures of each check's last run, or of its guard's last look, for `/status`. Cheap to clone; read from any thread.
 #[derive(Clone, Debug, Default)]
 pub struct Figures(Arc<Mutex<HashMap<String, Value>>>);
 
 impl Figures {
-    /// The figures of a check's last run, if it gave any.
+    /// The figures of a check, if there are any.
     pub fn of(&self, check: &str) -> Option<Value> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(check).cloned()
     }
@@ -114,6 +126,7 @@ pub fn rules(checks: &[CheckSpec]) -> Vec<CheckRule> {
             },
             success_threshold: spec.success_threshold,
             failure_threshold: spec.failure_threshold,
+            guarded: spec.guard.is_some(),
         })
         .collect()
 }
@@ -148,7 +161,10 @@ async fn supervise(setup: Setup, mut configs: tokio_watch::Receiver<Arc<Config>>
         targets: setup.targets.into(),
         warmup_token: setup.warmup_token,
         traffic: setup.traffic,
+        network: Rc::from(setup.network as Box<dyn Network>),
+        instance: setup.instance,
         figures: setup.figures,
+        looks: setup.looks,
         observer: setup.observer,
         seed: setup.seed,
         addresses,
@@ -180,13 +196,18 @@ async fn reconcile(shared: &Rc<Shared>, running: &mut Vec<Running>, checks: &[Ch
     for old in Vec::<Running>::into_iter(over) {
         // Waits until its run is dropped: runs of one check never overlap.
         old.task.end().await;
+        if let Some(guard) = old.guard {
+            guard.end().await;
+        }
         shared.figures.set(&old.spec.name, None);
         shared.gate.plans().remove(&old.spec.name);
+        shared.looks.set(&old.spec.name, None);
     }
     for spec in checks {
         if !running.iter().any(|kept| kept.spec == *spec) {
             let task = Task::spawn(Schedule::new(Rc::clone(shared), spec.clone()).run());
-            running.push(Running { spec: spec.clone(), task });
+            let guard = Guarding::new(Rc::clone(shared), spec).map(|guard| Task::spawn(guard.run()));
+            running.push(Running { spec: spec.clone(), task, guard });
         }
     }
     // An `after` may name a check that only now exists.
@@ -200,7 +221,10 @@ struct Shared {
     targets: Rc<[Target]>,
     warmup_token: Arc<str>,
     traffic: Option<Traffic>,
+    network: Rc<dyn Network>,
+    instance: Arc<str>,
     figures: Figures,
+    looks: Figures,
     observer: Observer,
     seed: u64,
     addresses: Addresses,
@@ -212,6 +236,7 @@ struct Shared {
 struct Running {
     spec: CheckSpec,
     task: Task,
+    guard: Option<Task>,
 }
 
 impl Running {

@@ -12,13 +12,14 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     ("cli", &[APP, SUPERVISOR, CHECK, PROXY, ADMIN, KUBE, BASE]),
     (APP, &[SUPERVISOR, CHECK, PROXY, ADMIN, KUBE, BASE]),
-    (SUPERVISOR, &[CHECK, "gate", "config", "metrics"]),
+    (SUPERVISOR, &[CHECK, "gate", "guard", "config", "metrics"]),
     (CHECK, &[BASE]),
     (PROXY, &[BASE]),
     (ADMIN, &[BASE]),
     (KUBE, &[BASE]),
     ("config", &[]),
     ("gate", &[]),
+    ("guard", &[]),
     ("drain", &[]),
     ("metrics", &[]),
     ("traffic", &[]),
@@ -34,7 +35,8 @@ const ADMIN: &str = "admin";
 const KUBE: &str = "kube";
 /// Stands for every module of the ground floor.
 const BASE: &str = "the ground floor";
-const GROUND: &[&str] = &["config", "gate", "drain", "metrics", "traffic", "signals", "telemetry", "tls"];
+const GROUND: &[&str] =
+    &["config", "gate", "guard", "drain", "metrics", "traffic", "signals", "telemetry", "tls"];
 /// What test code, too, must leave alone.
 const ABOVE_TESTS: &[&str] = &["main", "cli", APP];
 

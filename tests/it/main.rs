@@ -27,6 +27,7 @@ mod exhausted;
 mod explain;
 mod floods;
 mod grpc;
+mod guard;
 mod h2load;
 mod layers;
 mod leaving;

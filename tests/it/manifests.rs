@@ -95,6 +95,26 @@ fn embedded_configurations_are_valid_and_meet_at_the_ports_of_the_manifests() {
     }
 }
 
+/// A guard counts pods by this name, also those that are not ready, and asks them on their admin port.
+#[test]
+fn peers_are_all_pods_of_the_deployment_at_their_admin_port() {
+    let service = document("service-peers.yaml", "Service");
+    assert_eq!(
+        (&service["spec"]["clusterIP"], &service["spec"]["publishNotReadyAddresses"]),
+        (&"None".into(), &true.into())
+    );
+    let (name, ports) = (&service["metadata"]["name"], &service["spec"]["ports"]);
+    for deployment in DEPLOYMENTS {
+        let selector = &document(deployment, "Deployment")["spec"]["selector"]["matchLabels"];
+        assert_eq!(&service["spec"]["selector"], selector, "{deployment}");
+        let admin = Value::from(configuration(deployment).admin.listen.port());
+        assert_eq!((&ports[0]["port"], &ports[0]["targetPort"]), (&admin, &admin), "{deployment}");
+    }
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("k8s/service-peers.yaml"));
+    let named = format!("peers: {}:{}", name.as_str().expect("text"), ports[0]["port"]);
+    assert!(text.expect("the file").contains(&named), "its comment names {named}");
+}
+
 #[test]
 fn both_deployments_carry_the_same_configuration() {
     assert_eq!(configuration(DEPLOYMENTS[0]), configuration(DEPLOYMENTS[1]));
@@ -145,7 +165,7 @@ fn page() -> String {
     let transitions = Transition::POSSIBLE.map(|(from, to, cause)| (from.name(), to.name(), cause.name()));
     let metrics =
         Metrics::new(Sets { version: "1", revision: "2", phases: &phases, transitions: &transitions });
-    metrics.checks(&[CheckSeries { name: "warm", kind: "warmup", warmup_quantiles: &[0.95] }]);
+    metrics.checks(&[CheckSeries { name: "warm", kind: "warmup", warmup_quantiles: &[0.95], guarded: true }]);
     metrics.render()
 }
 
@@ -192,5 +212,5 @@ fn promtool_accepts_the_rules() {
     fs::write(&file, text).expect("the directory is writable");
     let said = Command::new("promtool").args(["check", "rules"]).arg(&file).output().expect("it runs");
     let said = format!("{}{}", String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
-    assert!(said.contains("SUCCESS: 5 rules found"), "{said}");
+    assert!(said.contains("SUCCESS: 6 rules found"), "{said}");
 }

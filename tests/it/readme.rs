@@ -95,7 +95,7 @@ fn table_of_common_check_keys_is_the_schema() {
             row(key, child, &mut table);
         }
     }
-    assert_eq!(count, 7);
+    assert_eq!(count, 8);
     holds("checks", &table);
 }
 

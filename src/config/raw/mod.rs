@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::address::Listen;
 use super::units::{Period, Workers};
-use super::{AccessLog, DrainReady, Gates, LogFormat};
+use super::{AccessLog, DrainReady, Gates, Guard, LogFormat};
 
 mod listener;
 
@@ -145,6 +145,11 @@ pub struct RawCheck {
     pub success_threshold: NonZeroU32,
     /// Failures in a row to count as failing; a pass resets the count.
     pub failure_threshold: NonZeroU32,
+    /// `{ peers: payments-headless:8801, min_ready: 50% }`, for `gates: always`: before its failure makes this pod not
+    /// ready, ask the others; stay ready, guarded, unless that many remain ready without it, or it fails here alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Guard", extend("default" = null))]
+    pub guard: Option<Guard>,
 }
 
 impl Default for RawCheck {
@@ -157,6 +162,7 @@ impl Default for RawCheck {
             timeout: None,
             success_threshold: NonZeroU32::MIN,
             failure_threshold: NonZeroU32::MIN.saturating_add(2),
+            guard: None,
         }
     }
 }
@@ -171,6 +177,7 @@ impl RawCheck {
         "timeout",
         "success_threshold",
         "failure_threshold",
+        "guard",
     ];
 
     /// Fills in what depends on `interval`: a short one alone must not be an error.

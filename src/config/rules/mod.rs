@@ -15,6 +15,7 @@ use super::raw::RawConfig;
 use super::tree::Tree;
 use super::units::Period;
 
+mod guards;
 mod listeners;
 
 /// Holds a configuration to every rule.
@@ -37,6 +38,7 @@ pub(super) fn judge(raw: &RawConfig, checks: &[Draft], tree: &Tree, report: &mut
     judge.log_level(&raw.log.level);
     for check in checks {
         judge.pace(check);
+        judge.guard(raw, check);
     }
     if checks.len() <= MOST_CHECKS {
         judge.order(checks);

@@ -203,11 +203,11 @@ fn each_problem_says_where_what_and_what_is_allowed() {
         ),
         (
             "checks: { a: { tcp: { address: x }, timeuot: 1s } }\n",
-            "app.yaml:1:37: checks.a.timeuot: unknown key, did you mean \"timeout\"? allowed: gates, after, interval, interval_failing, timeout, success_threshold, failure_threshold",
+            "app.yaml:1:37: checks.a.timeuot: unknown key, did you mean \"timeout\"? allowed: gates, after, interval, interval_failing, timeout, success_threshold, failure_threshold, guard",
         ),
         (
             "checks: { a: { tcp: { address: x }, guard: {} } }\n",
-            "app.yaml:1:37: checks.a.guard: unknown key (not in this version), allowed: gates, after, interval, interval_failing, timeout, success_threshold, failure_threshold",
+            "app.yaml:1:44: checks.a.guard: a map is not allowed, expected the key peers in it",
         ),
         (
             "checks: { a: { tcp: { address: x }, timeout: 6s } }\n",
@@ -261,4 +261,93 @@ fn each_problem_says_where_what_and_what_is_allowed() {
         .map(|(text, found, expected)| format!("{text}found    {found}\nexpected {expected}\n"))
         .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A guard on a check of `http`, whose `gates` is always.
+fn guarded(guard: &str) -> String {
+    problems_of("app.yaml", &format!("checks: {{ a: {{ http: {{ url: x }}, guard: {guard} }} }}\n"), &[])
+}
+
+#[test]
+fn each_problem_of_a_guard_says_what_is_allowed() {
+    let host = "expected a host and the admin port there such as payments-headless:8801";
+    let number = "expected a share above 0% and at most 100% such as 50%, or a number of pods from 1";
+    let peers = |problem: &str| format!("guard.peers: {problem}, or a list of them");
+    for (guard, said) in [
+        ("{ peers: p }", peers(&format!("p is not allowed, {host}"))),
+        ("{ peers: 'p:0' }", peers(&format!("\"p:0\" is not allowed, {host}"))),
+        ("{ peers: 'http://p:8801' }", peers(&format!("\"http://p:8801\" is not allowed, {host}"))),
+        ("{ peers: 8801 }", peers(&format!("8801 is not allowed, {host}"))),
+        (
+            "{ peers: [] }",
+            "guard.peers: a list is not allowed, expected 1 to 1000 addresses in it".to_owned(),
+        ),
+        ("{ peers: ['p:1', 'p:99999'] }", format!("guard.peers.1: \"p:99999\" is not allowed, {host}")),
+        ("{ peers: 'p:1', min_ready: 0 }", format!("guard.min_ready: 0 is not allowed, {number}")),
+        ("{ peers: 'p:1', min_ready: 0% }", format!("guard.min_ready: \"0%\" is not allowed, {number}")),
+        ("{ peers: 'p:1', min_ready: 101% }", format!("guard.min_ready: \"101%\" is not allowed, {number}")),
+        ("{ peers: 'p:1', min_ready: 1.5 }", format!("guard.min_ready: 1.5 is not allowed, {number}")),
+        ("{ min_ready: 2 }", "guard: a map is not allowed, expected the key peers in it".to_owned()),
+        ("{ peers: 'p:1', min: 2 }", "guard.min: unknown key, allowed: peers, min_ready".to_owned()),
+        (
+            "{ peers: 'p:8800' }",
+            "guard.peers: p:8800 has the port of listener http, which carries traffic, expected the port of \
+             admin.listen (8801)"
+                .to_owned(),
+        ),
+        ("off", "guard: off is not allowed, expected a map of keys".to_owned()),
+    ] {
+        let problems = guarded(guard);
+        assert!(problems.ends_with(&format!("checks.a.{said}")) && !problems.contains('\n'), "{problems}");
+    }
+    let problems = guarded("{ peers: ['p:1', 'p:8800', 'q:8800'] }");
+    assert!(
+        problems.contains("peers.1: p:8800 has") && problems.contains("peers.2: q:8800 has"),
+        "{problems}"
+    );
+}
+
+#[test]
+fn a_guard_belongs_to_a_check_that_may_close_the_gate_at_any_time() {
+    let of = |entry: &str| {
+        let text = format!("checks: {{ a: {{ {entry}, guard: {{ peers: 'p:1' }} }} }}\n");
+        problems_of("app.yaml", &text, &[])
+    };
+    let said = |gates| {
+        format!(
+            "checks.a.guard: a map of keys is not allowed where gates is {gates}: only a check that may close the \
+             gate at any time can be kept from it, expected gates: always"
+        )
+    };
+    for (entry, gates) in [
+        ("tcp: { address: x }", "startup"),
+        ("http: { url: x }, gates: startup", "startup"),
+        ("http: { url: x }, gates: never", "never"),
+    ] {
+        assert!(of(entry).ends_with(&said(gates)), "{}", of(entry));
+    }
+    assert_eq!(of("tcp: { address: x }, gates: always"), "");
+    let both = problems_of(
+        "app.yaml",
+        "checks: { a: { tcp: { address: x }, guard: { peers: 'p:1', min_ready: 0 } } }\n",
+        &[],
+    );
+    assert!(both.contains(&said("startup")) && both.contains("guard.min_ready: 0 is"), "{both}");
+}
+
+#[test]
+fn a_guard_is_read_from_file_and_variables() {
+    let text = "checks: { a: { http: { url: x }, guard: { peers: ['10.0.0.1:8801', 'p:8801'] } } }\n";
+    for (variable, min_ready) in [
+        (None, MinReady::Share(0.5)),
+        (Some("67%"), MinReady::Share(0.67)),
+        (Some("3"), MinReady::Pods(std::num::NonZeroU32::MIN.saturating_add(2))),
+    ] {
+        let variable = variable.map(|value| ("READYGATE__CHECKS__A__GUARD__MIN_READY", value));
+        let loaded = loaded(text, variable.as_slice());
+        let guard = loaded.config.checks[0].guard.clone().expect("a guard");
+        let peers: Vec<_> = guard.peers.0.iter().map(ToString::to_string).collect();
+        assert_eq!(peers, ["10.0.0.1:8801", "p:8801"]);
+        assert_eq!(guard.min_ready, min_ready);
+    }
 }

@@ -1,6 +1,7 @@
 //! The schedule on paused time, with scripted checks and a real gate.
 
 mod change;
+mod guard;
 mod pace;
 mod plans;
 mod runs;
@@ -100,6 +101,7 @@ fn spec(name: &str) -> CheckSpec {
         timeout: Duration::from_secs(1),
         success_threshold: 1,
         failure_threshold: 3,
+        guard: None,
         own: Own(json!(null)),
     }
 }
@@ -178,7 +180,10 @@ async fn supervised_with<T>(seed: u64, checks: Vec<CheckSpec>, body: impl AsyncF
         traffic: None,
         pokes: Pokes::new(&[]),
         last_answer: None,
+        network: Box::new(Peers),
+        instance: "me".into(),
         figures: Figures::default(),
+        looks: Figures::default(),
         observer: {
             let runs = Arc::clone(&runs);
             Box::new(move |check, news| {

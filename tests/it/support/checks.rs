@@ -24,6 +24,7 @@ pub fn spec(kind_name: &str, own: Value, timeout: Duration) -> CheckSpec {
         timeout,
         success_threshold: 1,
         failure_threshold: 3,
+        guard: None,
         own: Own(own),
     }
 }
