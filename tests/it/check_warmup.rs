@@ -181,9 +181,10 @@ fn slow_answers_keep_it_from_passing() {
         let app = App::start(warming).await;
         let target = json!({ "concurrency": 1, "target": { "quantile": 0.95, "latency": "20ms" } });
         let figures = warm(&app, target).await.0.expect("passes").figures.expect("figures");
-        assert!(figures["requests"].as_u64().expect("a number") >= 44, "{figures}");
+        // Five more at least, which must not deny that it is fast now.
+        assert!(figures["requests"].as_u64().expect("a number") >= 30, "{figures}");
         assert!(figures["first_window"]["p95_ms"].as_f64().expect("a number") >= 30.0, "{figures}");
-        assert!(figures["last_window"]["p95_ms"].as_f64().expect("a number") <= 20.0, "{figures}");
+        assert!(figures["routes"][0]["now_ms"].as_f64().expect("a number") <= 20.0, "{figures}");
     });
 }
 
@@ -217,8 +218,8 @@ fn a_broken_app_fails_at_the_end_of_the_budget_and_is_not_hammered() {
             "{message}"
         );
         assert_eq!(figures.expect("figures")["budget_exhausted"], json!(true));
-        // Four clients that pause 20, 40, 80, 160, 250, … ms after failures.
-        assert!(app.count() <= 4 * 6, "{}", app.count());
+        // One at a time, with pauses of 20, 40, 80, 160, 250, … ms.
+        assert!(app.count() <= 6, "{}", app.count());
     });
 }
 
@@ -273,7 +274,7 @@ fn a_dropped_run_leaves_no_connection() {
             tokio::pin!(run);
             tokio::select! {
                 result = &mut run => panic!("{result:?}"),
-                () = until(|| app.open.get() == 4 && app.count() == 4) => {}
+                () = until(|| app.open.get() == 1 && app.count() == 1) => {}
             }
         }
         until(|| app.open.get() == 0).await;
@@ -336,7 +337,7 @@ fn keys_that_cannot_work_are_refused_with_their_path() {
     bytes.upstream.scheme = Scheme::Tcp;
     for own in [json!({ "requests": ["GET /"] }), json!({ "requests": ["GET /"], "listener": bytes.name })] {
         let errors = accept("warmup", own, std::slice::from_ref(&bytes)).expect_err("no requests pass there");
-        assert_eq!(errors[0].path, ["listener"]);
+        assert_eq!(errors[0].path, ["requests", "0"]);
     }
     assert!((kind("warmup").config.from_url)("http://a/").is_err());
 }

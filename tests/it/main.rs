@@ -33,3 +33,4 @@ mod rolling;
 mod support;
 mod traffic;
 mod truth;
+mod warming;

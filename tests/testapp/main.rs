@@ -43,9 +43,44 @@ struct Flags {
     cold: u64,
     /// … each after this long.
     cold_delay: Duration,
+    /// Answers after `floor + height·e^(−n/pace)` at the n-th request.
+    curve: Option<Curve>,
     journal: Option<PathBuf>,
     status: u16,
     term: Term,
+}
+
+/// `--curve HEIGHT,PACE,FLOOR,SIGMA`: milliseconds, requests, milliseconds, and the standard deviation of the noise, which
+/// is a factor (lognormal).
+#[derive(Clone, Copy, Debug)]
+struct Curve {
+    height: f64,
+    pace: f64,
+    floor: f64,
+    sigma: f64,
+}
+
+impl Curve {
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        let numbers = text.split(',').map(str::parse).collect::<Result<Vec<f64>, _>>()?;
+        let [height, pace, floor, sigma] = numbers[..] else {
+            bail!("--curve {text}: expected HEIGHT,PACE,FLOOR,SIGMA")
+        };
+        Ok(Self { height, pace, floor, sigma })
+    }
+
+    /// The noise of a request is that of its number: the same in each life.
+    fn delay(self, number: u64) -> Duration {
+        let mut state = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut uniform = || {
+            state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            state ^= state >> 27;
+            ((state >> 11) + 1) as f64 / (1_u64 << 53) as f64
+        };
+        let normal = (-2.0 * uniform().ln()).sqrt() * (std::f64::consts::TAU * uniform()).cos();
+        let millis = self.floor + self.height * (-(number as f64) / self.pace).exp();
+        Duration::from_secs_f64(millis * (self.sigma * normal).exp() / 1000.0)
+    }
 }
 
 /// What SIGTERM does.
@@ -66,6 +101,7 @@ impl Flags {
             unready: Duration::ZERO,
             cold: 0,
             cold_delay: Duration::ZERO,
+            curve: None,
             journal: None,
             status: 200,
             term: Term::Graceful,
@@ -80,6 +116,7 @@ impl Flags {
                 "--unready" => flags.unready = millis()?,
                 "--cold" => flags.cold = value.parse()?,
                 "--cold-delay" => flags.cold_delay = millis()?,
+                "--curve" => flags.curve = Some(Curve::parse(&value)?),
                 "--journal" => flags.journal = Some(value.into()),
                 "--status" => flags.status = value.parse()?,
                 "--term" => {
@@ -173,8 +210,12 @@ async fn answer(app: Arc<App>, request: Request<Incoming>) -> Result<Response<An
     if app.bound_at.elapsed() < app.flags.unready {
         return Ok(respond(503, Answer::bytes(8)));
     }
-    if app.served.fetch_add(1, Ordering::Relaxed) < app.flags.cold {
+    let number = app.served.fetch_add(1, Ordering::Relaxed);
+    if number < app.flags.cold {
         sleep(app.flags.cold_delay).await;
+    }
+    if let Some(curve) = app.flags.curve {
+        sleep(curve.delay(number)).await;
     }
     if asked("hang").is_some() {
         std::future::pending::<()>().await;
