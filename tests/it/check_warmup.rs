@@ -320,6 +320,28 @@ fn keys_that_cannot_work_are_refused_with_their_path() {
             "requests.0.headers",
         ),
         (keys(json!({ "requests": [{ "path": "/", "expect": "no" }] })), "requests.0.expect"),
+        (keys(json!({ "requests": [{ "path": "/", "weight": 0 }] })), "requests.0.weight"),
+        (keys(json!({ "requests": [{ "path": "/", "name": "" }] })), "requests.0.name"),
+        (
+            keys(json!({ "requests": [{ "path": "/", "name": "a" }, { "path": "/b", "name": "a" }] })),
+            "requests.1.name",
+        ),
+        (
+            keys(json!({ "requests": [{ "path": "/", "until": { "quantile": 2, "latency": "1s" } }] })),
+            "requests.0.until.quantile",
+        ),
+        (keys(json!({ "requests": [{ "path": "/", "until": {} }] })), "requests.0.until"),
+        (keys(json!({ "requests": [{ "path": "/", "body": {} }] })), "requests.0.body"),
+        (keys(json!({ "requests": [{ "path": "/", "body": { "base64": "%" } }] })), "requests.0.body"),
+        (keys(json!({ "requests": [{ "path": "/", "body": { "fil": "/x" } }] })), "requests.0.body.fil"),
+        (
+            keys(json!({ "requests": [{ "path": "/", "headers": { "a": { "fil": "/x" } } }] })),
+            "requests.0.headers.a",
+        ),
+        (keys(json!({ "requests": [{ "path": "/", "tcp": {} }] })), "requests.0.path"),
+        (keys(json!({ "requests": [{ "tcp": { "sends": "" } }] })), "requests.0.tcp.sends"),
+        (keys(json!({ "requests": [{ "tcp": { "send": { "base64": "%" } } }] })), "requests.0.tcp.send"),
+        (keys(json!({ "requests": [{ "tcp": {} }] })), "requests.0"),
         (keys(json!({ "concurrency": 0 })), "concurrency"),
         (keys(json!({ "min_requests": 0 })), "min_requests"),
         (keys(json!({ "success_ratio": 1.5 })), "success_ratio"),
@@ -338,6 +360,14 @@ fn keys_that_cannot_work_are_refused_with_their_path() {
     for own in [json!({ "requests": ["GET /"] }), json!({ "requests": ["GET /"], "listener": bytes.name })] {
         let errors = accept("warmup", own, std::slice::from_ref(&bytes)).expect_err("no requests pass there");
         assert_eq!(errors[0].path, ["requests", "0"]);
+    }
+    let tcp = json!({ "requests": [{ "tcp": { "send": "a" } }] });
+    assert!(accept("warmup", tcp, std::slice::from_ref(&bytes)).is_ok());
+    for (probe, path) in
+        [(json!({ "path": "/", "weight": 2 }), "probes.0.weight"), (json!({ "tcp": {} }), "probes.0")]
+    {
+        let errors = accept("traffic", json!({ "probes": [probe] }), &listeners[..1]).expect_err(path);
+        assert_eq!(errors[0].path.join("."), path);
     }
     assert!((kind("warmup").config.from_url)("http://a/").is_err());
 }

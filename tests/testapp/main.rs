@@ -3,7 +3,8 @@
 //! defaults for all requests, and by the request's own query:
 //!
 //! `delay` (ms before the answer), `status`, `bytes` (of the answer's body), `drip` (ms between chunks of an
-//! answer that never ends), `hang` (never answers).
+//! answer that never ends), `hang` (never answers), `fail` (percent of the requests, evenly spread, answered with 500),
+//! `close` (the connection, without an answer).
 //!
 //! A request with `x-id` is a delivery: its id goes into the journal before anything else happens. Answers
 //! carry `x-pid`, so that a test can tell one life of the app from the next.
@@ -191,7 +192,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn answer(app: Arc<App>, request: Request<Incoming>) -> Result<Response<Answer>, Infallible> {
+async fn answer(app: Arc<App>, request: Request<Incoming>) -> std::io::Result<Response<Answer>> {
     if let (Some(id), Some(mut journal)) = (request.headers().get("x-id"), app.journal.as_ref()) {
         // One write of one line with O_APPEND: whole, even if a signal ends the process right after it.
         let line = [id.as_bytes(), b"\n"].concat();
@@ -217,11 +218,15 @@ async fn answer(app: Arc<App>, request: Request<Incoming>) -> Result<Response<An
     if let Some(curve) = app.flags.curve {
         sleep(curve.delay(number)).await;
     }
+    if asked("close").is_some() {
+        return Err(std::io::ErrorKind::ConnectionAborted.into());
+    }
     if asked("hang").is_some() {
         std::future::pending::<()>().await;
     }
     sleep(Duration::from_millis(asked("delay").unwrap_or(0))).await;
-    let status = asked("status").map_or(app.flags.status, |status| status as u16);
+    let fails = asked("fail").is_some_and(|percent| number * percent % 100 < percent);
+    let status = if fails { 500 } else { asked("status").map_or(app.flags.status, |status| status as u16) };
     Ok(respond(
         status,
         match asked("drip") {

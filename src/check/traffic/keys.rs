@@ -22,7 +22,8 @@ pub(super) struct Keys {
     /// With fewer answers than this, nothing is said.
     #[serde(default = "min_requests")]
     pub min_requests: u64,
-    /// The share of errors may be this; more must be sure, not only likely (three standard deviations).
+    /// The share of errors may be this; more must be sure, not only likely (three standard deviations). Who left for it is
+    /// on trial until the share is at most half of this.
     #[serde(default = "max_error_ratio")]
     pub max_error_ratio: f64,
     /// How slow answers may be.
