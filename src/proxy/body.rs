@@ -16,7 +16,7 @@ use super::upgrade::Switch;
 use super::upload::{Broken, Failure, Upload};
 
 /// The body of a request on its way to the app.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub enum RequestBody {
     /// As it comes from the client.
     Client(Upload),
@@ -25,6 +25,7 @@ pub enum RequestBody {
     /// The same, kept for the case that the app does nothing with it.
     Kept(Kept),
     /// None, or that of a request without a body that is sent again.
+    #[default]
     Empty,
 }
 

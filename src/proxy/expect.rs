@@ -45,26 +45,27 @@ impl Answered {
 }
 
 /// Makes the body of a request that expects `100 Continue` wait for it.
-pub fn wait_for_continue(request: Request<RequestBody>) -> (Request<RequestBody>, Option<Answered>) {
+pub fn wait_for_continue(request: &mut Request<RequestBody>) -> Option<Answered> {
     if !request.headers().contains_key(header::EXPECT) {
-        return (request, None);
+        return None;
     }
     let (sender, receiver) = oneshot::channel();
     let sender = Arc::new(Mutex::new(Some(sender)));
-    let mut request = request.map(|body| match body {
+    let body = request.body_mut();
+    *body = match std::mem::replace(body, RequestBody::Empty) {
         RequestBody::Client(body) => RequestBody::Expected(Expected {
             body: Some(body),
             word: Some(Box::pin(tokio::time::timeout(PATIENCE, receiver))),
         }),
         other => other,
-    });
+    };
     let on_continue = Arc::clone(&sender);
-    hyper::ext::on_informational(&mut request, move |answer| {
+    hyper::ext::on_informational(request, move |answer| {
         if answer.status() == StatusCode::CONTINUE {
             tell(&on_continue, Word::Come);
         }
     });
-    (request, Some(Answered(sender)))
+    Some(Answered(sender))
 }
 
 fn tell(sender: &Mutex<Option<oneshot::Sender<Word>>>, word: Word) {

@@ -4,7 +4,7 @@
 //! back unwritten, or an app of HTTP/2 says so), or if its method is idempotent (RFC 9110, 9.2.2), it has no
 //! body, and not one byte of an answer came.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -21,9 +21,10 @@ use super::body::{Body, RequestBody};
 use super::error::ProxyError;
 use super::expect::wait_for_continue;
 use super::lease::{Failure, Fate, Lease};
+use super::notable::Notable;
 use super::registry::ConnectionState;
 use super::resend::Copy;
-use super::stack::Inbound;
+use super::stack::{Entered, Inbound};
 use super::upgrade::{self, Switch};
 use super::upload;
 use super::upstream::Patience;
@@ -46,33 +47,41 @@ impl Service<Inbound> for Forward {
     }
 }
 
-async fn forward(inbound: Inbound) -> Result<Response<Body>, ProxyError> {
-    let Inbound { request, lane, connection, settings, upgrade, warmup, .. } = inbound;
+pub async fn forward(mut inbound: Inbound) -> Result<Response<Body>, ProxyError> {
+    // The request stays in its box while it waits for a connection.
+    let Entered { request, notable, lane, connection, settings, upgrade, warmup, .. } = &mut *inbound;
     let upload = request.body().failure();
-    let (request, answered, says_so) = match settings.listener.upstream.scheme {
+    address(request)?;
+    let (answered, says_so) = match settings.listener.upstream.scheme {
         Scheme::Http | Scheme::Unix | Scheme::Tcp => {
-            let (request, answered) = wait_for_continue(address(request)?);
-            (request, answered, false)
+            let expects = notable.has(Notable::EXPECT);
+            (if expects { wait_for_continue(request) } else { None }, false)
         }
         // hyper does not tell of a 100 of HTTP/2.
-        Scheme::H2c | Scheme::Https => (without_expectation(address(request)?), None, true),
+        Scheme::H2c | Scheme::Https => {
+            request.headers_mut().remove(header::EXPECT);
+            (None, true)
+        }
     };
-    let (copy, mut request) = Copy::of(request, says_so);
-    let mut patience = Patience::new(&settings.listener, warmup);
+    let copy = Copy::of(request, says_so);
+    let mut patience = Patience::new(&settings.listener, *warmup);
     let mut resent = 0;
-    loop {
-        let mut lease = lane.upstream.lease(&lane, &settings.listener, &mut patience).await?;
+    let switching = loop {
+        let mut lease = lane.upstream.lease(lane, &settings.listener, &mut patience).await?;
         if upgrade.is_some() {
             lease.may_switch();
         }
-        let sending = lease.send(request);
-        let sent = match settings.listener.timeouts.response {
-            None => sending.await,
-            // Counts from here: neither a line nor an app that restarts is the app's slowness.
-            Some(limit) => match tokio::time::timeout(limit, sending).await {
-                Ok(sent) => sent,
-                Err(_) => return Err(ProxyError::new(ErrorKind::ResponseTimeout)),
-            },
+        let sent = {
+            // In one place: moved to where it is waited for, it would have room in each.
+            let sending = pin!(lease.send(std::mem::take(request)));
+            match settings.listener.timeouts.response {
+                None => sending.await,
+                // Counts from here: neither a line nor an app that restarts is the app's slowness.
+                Some(limit) => match Box::pin(tokio::time::timeout(limit, sending)).await {
+                    Ok(sent) => sent,
+                    Err(_) => return Err(ProxyError::new(ErrorKind::ResponseTimeout)),
+                },
+            }
         };
         let Failure { error, fate } = match sent {
             Ok(response) => {
@@ -80,7 +89,8 @@ async fn forward(inbound: Inbound) -> Result<Response<Body>, ProxyError> {
                     answered.tell();
                 }
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                    return switch(response, lease, upgrade, connection).await;
+                    // Waited for below, where nothing else of this is kept any more.
+                    break Box::pin(switch(response, lease, upgrade.take(), Rc::clone(connection)));
                 }
                 return accept(response, lease);
             }
@@ -99,10 +109,11 @@ async fn forward(inbound: Inbound) -> Result<Response<Body>, ProxyError> {
             Fate::Answered => None,
         };
         let Some(next) = next else { return Err(error) };
-        request = next;
+        *request = next;
         resent += 1;
         tracing::debug!(listener = %lane.shared.name, %error, "request is sent again");
-    }
+    };
+    switching.await
 }
 
 /// How often a request that got no answer is sent again: an app that dies of it must not get it for ever.
@@ -110,28 +121,22 @@ const RESENDS: u32 = 2;
 
 /// Turns the client's request target into the one for the app: origin form, HTTP/1.1. Host is there already
 /// (see `layers::headers`) unless the client owed it.
-fn address(request: Request<RequestBody>) -> Result<Request<RequestBody>, ProxyError> {
+fn address(request: &mut Request<RequestBody>) -> Result<(), ProxyError> {
     let refused = || ProxyError::new(ErrorKind::BadRequest);
-    let (mut parts, body) = request.into_parts();
-    if parts.method == Method::CONNECT {
+    if request.method() == Method::CONNECT {
         // RFC 8441's form of it is not offered, so that browsers open WebSockets over HTTP/1.1.
-        let is_http2 = parts.version == Version::HTTP_2;
+        let is_http2 = request.version() == Version::HTTP_2;
         return Err(if is_http2 { ProxyError::new(ErrorKind::Unsupported) } else { refused() });
     }
-    if parts.uri.authority().is_some() {
-        let path = parts.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
-        parts.uri = Uri::from(path);
+    if request.uri().authority().is_some() {
+        let path = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+        *request.uri_mut() = Uri::from(path);
     }
-    if !parts.headers.contains_key(header::HOST) {
+    if !request.headers().contains_key(header::HOST) {
         return Err(refused());
     }
-    parts.version = Version::HTTP_11;
-    Ok(Request::from_parts(parts, body))
-}
-
-fn without_expectation(mut request: Request<RequestBody>) -> Request<RequestBody> {
-    request.headers_mut().remove(header::EXPECT);
-    request
+    *request.version_mut() = Version::HTTP_11;
+    Ok(())
 }
 
 /// # Errors

@@ -3,31 +3,34 @@
 //! One pure function. What can only be seen in the bytes of HTTP/1 is `wire`'s to find; what must be removed or
 //! rewritten, and is no reason to refuse, is done in `layers::headers`.
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Uri, Version};
 
 use super::fault::Fault;
+use super::notable::Notable;
 
-/// Judges a request before anything else does.
+/// Judges a request before anything else does. `notable`: of its fields.
 ///
 /// # Errors
 ///
 /// The first reason to refuse it. The request itself is at fault, so it does not pass by itself.
-pub fn check<B>(request: &Request<B>) -> Result<(), Fault> {
+pub fn check<B>(request: &Request<B>, notable: Notable) -> Result<(), Fault> {
     let (method, uri, headers) = (request.method(), request.uri(), request.headers());
     let old = request.version() < Version::HTTP_2;
     if method == Method::CONNECT {
         // What HTTP/2 makes of it (RFC 8441) is decided elsewhere.
-        return if old { Err(Fault::Connect) } else { fields_of_http2(headers) };
+        return if old { Err(Fault::Connect) } else { fields_of_http2(headers, notable) };
     }
     target(method, uri, old)?;
     host(uri, headers, request.version())?;
     if old {
-        connection(headers)?;
-        upgrade(headers)
+        if notable.has(Notable::CONNECTION) {
+            connection(headers)?;
+        }
+        if notable.has(Notable::UPGRADE) { upgrade(headers) } else { Ok(()) }
     } else {
-        fields_of_http2(headers)
+        fields_of_http2(headers, notable)
     }
 }
 
@@ -171,11 +174,11 @@ fn upgrade(headers: &HeaderMap) -> Result<(), Fault> {
 }
 
 /// RFC 9113, 8.2: no fields of a connection, no blanks around a value, one Content-Length of digits.
-fn fields_of_http2(headers: &HeaderMap) -> Result<(), Fault> {
-    if OF_CONNECTIONS.iter().any(|name| headers.contains_key(name)) {
+fn fields_of_http2(headers: &HeaderMap, notable: Notable) -> Result<(), Fault> {
+    if notable.has(OF_CONNECTIONS) {
         return Err(Fault::Http2Field);
     }
-    if headers.get_all(header::TE).iter().any(|value| value != "trailers") {
+    if notable.has(Notable::TE) && headers.get_all(header::TE).iter().any(|value| value != "trailers") {
         return Err(Fault::Http2Field);
     }
     let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
@@ -185,6 +188,9 @@ fn fields_of_http2(headers: &HeaderMap) -> Result<(), Fault> {
         .any(|value| is_blank(value.first()) || is_blank(value.last()))
     {
         return Err(Fault::Http2Field);
+    }
+    if !notable.has(Notable::CONTENT_LENGTH) {
+        return Ok(());
     }
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter().map(HeaderValue::as_bytes);
     match (lengths.next(), lengths.next()) {
@@ -196,13 +202,11 @@ fn fields_of_http2(headers: &HeaderMap) -> Result<(), Fault> {
     }
 }
 
-const OF_CONNECTIONS: [HeaderName; 5] = [
-    header::CONNECTION,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-];
+const OF_CONNECTIONS: Notable = Notable::CONNECTION
+    .and(Notable::TRANSFER_ENCODING)
+    .and(Notable::UPGRADE)
+    .and(Notable::KEEP_ALIVE)
+    .and(Notable::PROXY_CONNECTION);
 
 #[cfg(test)]
 #[path = "head_tests.rs"]

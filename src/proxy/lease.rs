@@ -1,6 +1,7 @@
 //! A way to the app for one request: a connection of its own, or a share of one.
 
 use bytes::Bytes;
+use futures_util::future::Either;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
@@ -44,10 +45,14 @@ impl Lease {
     /// # Errors
     ///
     /// The exchange broke; see [`Failure`].
-    pub async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, Failure> {
+    pub fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> impl Future<Output = Result<Response<Incoming>, Failure>> {
+        // Handed to hyper before the first poll: a future that had the request would carry it from place to place.
         match self {
-            Self::Exclusive(lease) => lease.send(request).await,
-            Self::Shared(lease) => lease.send(request).await,
+            Self::Exclusive(lease) => Either::Left(lease.send(request)),
+            Self::Shared(lease) => Either::Right(lease.send(request)),
         }
     }
 

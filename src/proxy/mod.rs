@@ -36,11 +36,14 @@ mod layers;
 mod lease;
 mod metered;
 mod multiplex;
+mod notable;
 mod octets;
 mod pool;
 mod ramp;
 mod registry;
 mod resend;
+#[cfg(test)]
+mod sizes;
 mod stack;
 mod tcp;
 mod terminate;

@@ -9,6 +9,8 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::TryFutureExt;
+use futures_util::future::{Either, ready};
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Request, Response, Uri, Version, header};
 use hyper::body::Incoming;
@@ -120,10 +122,15 @@ impl Lease {
     /// # Errors
     ///
     /// What hyper says, and how far the request came.
-    pub async fn send(&self, request: Request<RequestBody>) -> Result<Response<Incoming>, Failure> {
-        let request = addressed(request, self.0.scheme.clone())?;
-        let sent = self.0.sender.clone().try_send_request(request).await;
-        sent.map_err(|mut error| {
+    pub fn send(
+        &self,
+        request: Request<RequestBody>,
+    ) -> impl Future<Output = Result<Response<Incoming>, Failure>> {
+        let sending = match addressed(request, self.0.scheme.clone()) {
+            Ok(request) => self.0.sender.clone().try_send_request(request),
+            Err(failure) => return Either::Left(ready(Err(failure))),
+        };
+        Either::Right(sending.map_err(|mut error| {
             let unsent = error.take_message();
             let error = error.into_error();
             let fate = match unsent {
@@ -132,7 +139,7 @@ impl Lease {
                 None => Fate::Unanswered,
             };
             Failure { error: ProxyError::exchange(error), fate }
-        })
+        }))
     }
 }
 

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::TryFutureExt;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -158,14 +159,18 @@ impl Lease {
     /// # Errors
     ///
     /// What hyper says, and how far the request came.
-    pub async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, Failure> {
-        let received = self.connection.link.received.get();
-        let sent = self.connection.sender.try_send_request(request).await;
-        sent.map_err(|mut error| {
+    pub fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> impl Future<Output = Result<Response<Incoming>, Failure>> {
+        let Connection { sender, link, .. } = &mut self.connection;
+        let received = link.received.get();
+        let sending = sender.try_send_request(request);
+        sending.map_err(move |mut error| {
             let fate = match error.take_message() {
                 // The connection had died in the pool.
                 Some(request) => Fate::Unsent(Box::new(request)),
-                None if self.connection.link.received.get() == received => Fate::Unanswered,
+                None if link.received.get() == received => Fate::Unanswered,
                 None => Fate::Answered,
             };
             Failure { error: ProxyError::exchange(error.into_error()), fate }

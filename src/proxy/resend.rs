@@ -23,23 +23,26 @@ pub struct Copy {
 }
 
 impl Copy {
-    /// Keeps what it takes. `says_so`: the app tells if it did nothing with a request. The second part is what to send.
-    pub fn of(request: Request<RequestBody>, says_so: bool) -> (Option<Self>, Request<RequestBody>) {
+    /// Keeps what it takes. `says_so`: the app tells if it did nothing with a request.
+    pub fn of(request: &mut Request<RequestBody>, says_so: bool) -> Option<Self> {
         if request.body().is_end_stream() {
-            return (Some(Self { parts: head_of(&request), body: None }), request);
+            return Some(Self { parts: head_of(request), body: None });
         }
         if !says_so {
-            return (None, request);
+            return None;
         }
-        let parts = head_of(&request);
-        let (head, body) = request.into_parts();
-        match body {
+        let parts = head_of(request);
+        let body = request.body_mut();
+        match std::mem::replace(body, RequestBody::Empty) {
             RequestBody::Client(upload) => {
                 let source = Rc::new(RefCell::new(Source::new(upload)));
-                let sent = RequestBody::Kept(Kept::of(&source));
-                (Some(Self { parts, body: Some(source) }), Request::from_parts(head, sent))
+                *body = RequestBody::Kept(Kept::of(&source));
+                Some(Self { parts, body: Some(source) })
             }
-            other => (None, Request::from_parts(head, other)),
+            other => {
+                *body = other;
+                None
+            }
         }
     }
 

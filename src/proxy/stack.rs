@@ -22,14 +22,20 @@ use super::layers::observe::Observe;
 use super::layers::probe::Probe;
 use super::layers::rescue::Rescue;
 use super::layers::strict::Strict;
+use super::notable::Notable;
 use super::registry::ConnectionState;
 use super::upload::Upload;
 use super::wire::Wire;
 
-/// A request on its way in.
+/// A request on its way in. In a box: eight layers hand it on, and a pointer is cheaper to hand on.
+pub type Inbound = Box<Entered>;
+
+/// What [`Inbound`] is.
 #[derive(Debug)]
-pub struct Inbound {
+pub struct Entered {
     pub request: Request<RequestBody>,
+    /// Which of its fields need a look.
+    pub notable: Notable,
     pub lane: Rc<Lane>,
     pub connection: Rc<ConnectionState>,
     /// As they were when the request came: a reload in between changes nothing for it.
@@ -75,14 +81,14 @@ impl Stack {
         self
     }
 
-    fn judge(&self, request: &Request<Incoming>) -> Result<(), Fault> {
+    fn judge(&self, request: &Request<Incoming>, notable: Notable) -> Result<(), Fault> {
         if let Some(wire) = &self.wire {
             let framing = wire.borrow_mut().next_head().unwrap_or(Err(Fault::Disagreement))?;
             if framing.length() != request.body().size_hint().exact() {
                 return Err(Fault::Disagreement);
             }
         }
-        head::check(request)
+        head::check(request, notable)
     }
 }
 
@@ -92,7 +98,8 @@ impl hyper::service::Service<Request<Incoming>> for Stack {
     type Future = <Layers as Service<Inbound>>::Future;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let fault = self.judge(&request).err();
+        let notable = Notable::of(request.headers());
+        let fault = self.judge(&request, notable).err();
         let settings = self.lane.settings();
         // Messages of a gRPC stream come when they come.
         let patient = Dialect::of(&request) == Dialect::Grpc;
@@ -100,15 +107,16 @@ impl hyper::service::Service<Request<Incoming>> for Stack {
             true => RequestBody::Empty,
             false => RequestBody::Client(Upload::new(body, &settings.listener, &self.lane.clock, patient)),
         };
-        let inbound = Inbound {
+        let inbound = Box::new(Entered {
             request: request.map(upload),
+            notable,
             settings: Rc::clone(&settings),
             lane: Rc::clone(&self.lane),
             connection: Rc::clone(&self.connection),
             upgrade: None,
             warmup: false,
             fault,
-        };
+        });
         // No layer keeps a state of its own, so each is always ready and a copy costs nothing.
         let mut service = self.service.clone();
         service.call(inbound)

@@ -92,6 +92,20 @@ impl Upstream {
         listener: &Listener,
         patience: &mut Patience,
     ) -> Result<Lease, ProxyError> {
+        match self.take(lane, listener) {
+            Some(lease) => Ok(lease),
+            // Boxed: most requests find a connection, and all would have room for the making of one.
+            None => Box::pin(self.procure(lane, listener, patience)).await,
+        }
+    }
+
+    /// What [`Self::lease`] does where no connection is at rest.
+    async fn procure(
+        &self,
+        lane: &Rc<Lane>,
+        listener: &Listener,
+        patience: &mut Patience,
+    ) -> Result<Lease, ProxyError> {
         let mut waiting = None;
         loop {
             if let Some(lease) = self.take(lane, listener) {

@@ -149,6 +149,11 @@ impl Wire {
                     At::Target(true)
                 }
             },
+            // In one step, for speed, where all of it is there.
+            At::Version(0) if bytes.starts_with(b"HTTP/1.1\r\n") => {
+                taken = b"HTTP/1.1\r\n".len();
+                At::Field
+            }
             At::Version(seen) => match first {
                 b'\r' if seen == VERSION.len() + 1 => At::LineLf,
                 _ if VERSION.get(seen) == Some(&first) => At::Version(seen + 1),

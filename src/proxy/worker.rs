@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::LocalSet;
+use tokio::runtime::LocalOptions;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::task::TaskTracker;
 
@@ -34,11 +34,12 @@ impl Worker {
     ///
     /// The runtime or a socket could not be set up.
     pub fn run(self, beat: &Beat) -> io::Result<u64> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let local = LocalSet::new();
+        // Not a LocalSet: its queue in front of the runtime's own would cost each wake of a task twice.
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_all().build_local(LocalOptions::default())?;
         let living = beat.clone();
-        // A task of its own: the future given to `block_on` is polled at each wake of any local task.
-        let cut = local.block_on(&runtime, async move {
+        let cut = runtime.block_on(async move {
+            // A task of its own: what panics there is told from what the runtime does.
             tokio::task::spawn_local(async move { self.serve(&living).await }).await
         });
         beat.retire();

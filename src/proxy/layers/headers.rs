@@ -18,6 +18,7 @@ use crate::config::Forwarded;
 use super::super::body::Body;
 use super::super::error::ProxyError;
 use super::super::lane::Lane;
+use super::super::notable::Notable;
 use super::super::stack::Inbound;
 use super::super::upgrade;
 
@@ -36,31 +37,30 @@ impl<S: Service<Inbound, Response = Response<Body>, Error = ProxyError>> Service
     fn call(&mut self, mut inbound: Inbound) -> Self::Future {
         // hyper frames the message for the app by this field if the length is not known, and sends no
         // body at all with a GET or HEAD that lacks it.
-        let chunked = !inbound.request.body().is_end_stream()
-            && !inbound.request.headers().contains_key(header::CONTENT_LENGTH);
+        let (notable, has_body) = (inbound.notable, !inbound.request.body().is_end_stream());
+        let chunked = has_body && !notable.has(Notable::CONTENT_LENGTH);
         let host = host(&inbound);
         // Without a body, or of an old client, `100-continue` means nothing (RFC 9110, 10.1.1).
-        let expects =
-            !inbound.request.body().is_end_stream() && inbound.request.version() == Version::HTTP_11;
+        let expects = has_body && inbound.request.version() == Version::HTTP_11;
         let crumbled = inbound.request.version() == Version::HTTP_2;
         let headers = inbound.request.headers_mut();
         if let Some(host) = host {
             headers.insert(header::HOST, host);
         }
-        if crumbled {
+        if crumbled && notable.has(Notable::COOKIE) {
             join_cookies(headers);
         }
-        let trailers = wants_trailers(headers);
-        if headers.contains_key(header::UPGRADE) {
+        let trailers = notable.has(Notable::TE) && wants_trailers(headers);
+        if notable.has(Notable::UPGRADE) {
             inbound.connection.handover.note();
             inbound.upgrade = upgrade::offered(&inbound.request).filter(|_| !inbound.warmup);
         }
         let headers = inbound.request.headers_mut();
-        strip(headers);
+        strip(headers, notable);
         if let Some(protocols) = &inbound.upgrade {
             offer(headers, protocols.clone());
         }
-        if !expects {
+        if !expects && notable.has(Notable::EXPECT) {
             headers.remove(header::EXPECT);
         }
         if chunked {
@@ -72,7 +72,7 @@ impl<S: Service<Inbound, Response = Response<Body>, Error = ProxyError>> Service
         let listener = &inbound.settings.listener;
         // Warm-up requests come without TLS, and look to the app like those of clients.
         let proto = HeaderValue::from_static(if listener.tls.is_some() { "https" } else { "http" });
-        forwarded(headers, listener.forwarded, &inbound.connection.peer_value, proto);
+        forwarded(headers, notable, listener.forwarded, &inbound.connection.peer_value, proto);
         let lane = Rc::clone(&inbound.lane);
         Headed { inner: self.0.call(inbound), lane }
     }
@@ -97,8 +97,9 @@ impl<F: Future<Output = Result<Response<Body>, ProxyError>>> Future for Headed<F
         if let Ok(response) = &mut outcome {
             let is_switch = response.status() == StatusCode::SWITCHING_PROTOCOLS;
             let headers = response.headers_mut();
-            let granted = headers.get(header::UPGRADE).filter(|_| is_switch).cloned();
-            strip(headers);
+            let granted = if is_switch { headers.get(header::UPGRADE).cloned() } else { None };
+            let notable = Notable::of(headers);
+            strip(headers, notable);
             if let Some(protocol) = granted {
                 offer(headers, protocol);
                 // A 101 has no content (RFC 9110, 8.6).
@@ -135,7 +136,10 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 /// Removes hop-by-hop fields.
-fn strip(headers: &mut HeaderMap) {
+fn strip(headers: &mut HeaderMap, notable: Notable) {
+    if !notable.has(Notable::HOP_BY_HOP) {
+        return;
+    }
     if let Entry::Occupied(connection) = headers.entry(header::CONNECTION) {
         let named: Vec<HeaderName> = connection
             .iter()
@@ -184,7 +188,13 @@ fn wants_trailers(headers: &HeaderMap) -> bool {
         .any(|value| value.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers")))
 }
 
-fn forwarded(headers: &mut HeaderMap, policy: Forwarded, peer: &HeaderValue, proto: HeaderValue) {
+fn forwarded(
+    headers: &mut HeaderMap,
+    notable: Notable,
+    policy: Forwarded,
+    peer: &HeaderValue,
+    proto: HeaderValue,
+) {
     match policy {
         Forwarded::Off => {}
         Forwarded::Replace => {
@@ -196,11 +206,15 @@ fn forwarded(headers: &mut HeaderMap, policy: Forwarded, peer: &HeaderValue, pro
             };
         }
         Forwarded::Append => {
-            append_peer(headers, peer);
-            if !headers.contains_key(FORWARDED_PROTO) {
+            if notable.has(Notable::FORWARDED_FOR) {
+                append_peer(headers, peer);
+            } else {
+                headers.insert(FORWARDED_FOR, peer.clone());
+            }
+            if !notable.has(Notable::FORWARDED_PROTO) {
                 headers.insert(FORWARDED_PROTO, proto);
             }
-            if !headers.contains_key(FORWARDED_HOST)
+            if !notable.has(Notable::FORWARDED_HOST)
                 && let Some(host) = headers.get(header::HOST).cloned()
             {
                 headers.insert(FORWARDED_HOST, host);
@@ -242,6 +256,14 @@ mod tests {
         map
     }
 
+    fn strip_all(headers: &mut HeaderMap) {
+        strip(headers, Notable::of(headers));
+    }
+
+    fn tell(headers: &mut HeaderMap, policy: Forwarded, peer: &HeaderValue, proto: HeaderValue) {
+        forwarded(headers, Notable::of(headers), policy, peer, proto);
+    }
+
     fn http() -> HeaderValue {
         HeaderValue::from_static("http")
     }
@@ -260,7 +282,7 @@ mod tests {
             ("proxy-connection", "close"),
             ("x-kept", "3"),
         ]);
-        strip(&mut headers);
+        strip_all(&mut headers);
         assert_eq!(headers, map(&[("x-kept", "3")]));
     }
 
@@ -268,7 +290,7 @@ mod tests {
     fn connection_cannot_take_away_what_frames_or_names() {
         let mut headers =
             map(&[("connection", "content-length, host"), ("content-length", "3"), ("host", "a")]);
-        strip(&mut headers);
+        strip_all(&mut headers);
         assert_eq!(headers, map(&[("content-length", "3"), ("host", "a")]));
     }
 
@@ -283,7 +305,7 @@ mod tests {
         let peer = HeaderValue::from_static("10.0.0.9");
         let mut headers =
             map(&[("host", "a"), ("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "2.2.2.2")]);
-        forwarded(&mut headers, Forwarded::Append, &peer, http());
+        tell(&mut headers, Forwarded::Append, &peer, http());
         let expected = map(&[
             ("host", "a"),
             ("x-forwarded-for", "1.1.1.1, 2.2.2.2, 10.0.0.9"),
@@ -298,10 +320,10 @@ mod tests {
         let peer = HeaderValue::from_static("10.0.0.9");
         let lies = map(&[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-host", "evil")]);
         let mut headers = lies.clone();
-        forwarded(&mut headers, Forwarded::Replace, &peer, HeaderValue::from_static("https"));
+        tell(&mut headers, Forwarded::Replace, &peer, HeaderValue::from_static("https"));
         assert_eq!(headers, map(&[("x-forwarded-for", "10.0.0.9"), ("x-forwarded-proto", "https")]));
         let mut headers = lies.clone();
-        forwarded(&mut headers, Forwarded::Off, &peer, http());
+        tell(&mut headers, Forwarded::Off, &peer, http());
         assert_eq!(headers, lies);
     }
 }

@@ -14,6 +14,7 @@ use crate::traffic::{ErrorKind, WARMUP_HEADER};
 
 use super::super::body::Body;
 use super::super::error::{Dialect, ProxyError};
+use super::super::notable::Notable;
 use super::super::registry::Entrance;
 use super::super::stack::Inbound;
 
@@ -31,7 +32,9 @@ impl<S: Service<Inbound, Response = Response<Body>, Error = ProxyError>> Service
 
     fn call(&mut self, mut inbound: Inbound) -> Self::Future {
         inbound.connection.request_began(&inbound.lane.clock);
-        if let Some(token) = inbound.request.headers_mut().remove(WARMUP_HEADER) {
+        if inbound.notable.has(Notable::WARMUP)
+            && let Some(token) = inbound.request.headers_mut().remove(WARMUP_HEADER)
+        {
             inbound.warmup = token.as_bytes() == inbound.lane.shared.warmup_token.as_bytes();
         }
         if inbound.connection.entrance == Entrance::Warmup && !inbound.warmup {

@@ -9,6 +9,7 @@ use crate::traffic::ErrorKind;
 
 use super::super::body::Body;
 use super::super::error::ProxyError;
+use super::super::notable::Notable;
 use super::super::stack::Inbound;
 use super::Passage;
 
@@ -28,7 +29,9 @@ impl<S: Service<Inbound, Response = Response<Body>, Error = ProxyError>> Service
         if let Some(fault) = inbound.fault {
             return Passage::refused(ProxyError::fault(ErrorKind::BadRequest, fault));
         }
-        if let Some(length) = inbound.request.headers_mut().get_mut(header::CONTENT_LENGTH) {
+        if inbound.notable.has(Notable::CONTENT_LENGTH)
+            && let Some(length) = inbound.request.headers_mut().get_mut(header::CONTENT_LENGTH)
+        {
             shorten(length);
         }
         Passage::straight(self.0.call(inbound))
