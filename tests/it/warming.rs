@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::support::tls::Pki;
 use crate::support::{Scratch, Sidecar, TestApp, config, eventually, machine, merge};
 
 /// A configuration with the check `warm` of these keys before the app.
@@ -241,6 +242,20 @@ async fn app_of_bytes_that_answers_otherwise_is_not_warm_and_nobody_else_comes_b
     stranger.write_all(b"PING\r\nPING\r\nPING\r\nPING\r\nPING\r\nPING\r\n").await.expect("sent");
     assert!(stranger.read(&mut [0]).await.is_err(), "it is reset");
     assert!(sidecar.metric("readygate_proxy_errors_total", "forbidden").await >= 1.0);
+}
+
+#[tokio::test]
+async fn app_of_bytes_behind_tls_is_warmed_without_a_certificate() {
+    let _turn = machine::shared();
+    let Some(pki) = Pki::new() else { return };
+    pki.leaf("server", "root");
+    let (app, _) = ponging().await;
+    let tls = json!({
+        "cert": pki.path("server.crt"), "key": pki.path("server.key"), "client_ca": pki.path("root.crt"),
+    });
+    let ping = json!({ "tcp": { "send": "PING\r\n", "expect_bytes": "+PONG " } });
+    let config = merge(bytes_config(app, json!([ping])), json!({ "listeners": { "http": { "tls": tls } } }));
+    Sidecar::start(&config).await.until_ready().await;
 }
 
 #[tokio::test]

@@ -210,3 +210,41 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn octets(value: Value) -> Octets {
+        serde_json::from_value(value).expect("octets")
+    }
+
+    #[test]
+    fn bytes_come_as_text_base64_or_a_file_and_are_not_shown() {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("LICENSE-MIT");
+        let cases = [
+            (json!("a\u{ff}"), "a\u{ff}".as_bytes().to_vec()),
+            (json!({ "base64": "/wAN\nCg" }), b"\xff\0\r\n".to_vec()),
+            (json!({ "file": here }), std::fs::read(&here).expect("it is there")),
+        ];
+        for (value, expected) in cases {
+            let octets = octets(value.clone());
+            assert_eq!(octets.bytes(&read).as_ref(), Ok(&expected), "{value}");
+            let shown = format!("{octets:?}");
+            assert!(!shown.contains("/wAN") && !shown.contains('\u{ff}'), "{shown}");
+        }
+        assert_eq!(octets(json!("/wA=")).decoded(&read), Ok(vec![0xff, 0]));
+    }
+
+    #[test]
+    fn what_is_no_file_or_neither_form_is_told() {
+        let why = |value| octets(value).bytes(&read).expect_err("refused");
+        assert_eq!(why(json!({ "file": "/" })), "cannot read /: expected a file of at most 64 MiB");
+        assert!(why(json!({ "file": "/nonexistent" })).starts_with("cannot read /nonexistent: No such file"));
+        assert_eq!(why(json!({})), "expected either base64 or file");
+        assert_eq!(why(json!({ "file": "/", "base64": "" })), "expected either base64 or file");
+        assert!(serde_json::from_value::<Octets>(json!(5)).is_err());
+    }
+}

@@ -116,21 +116,24 @@ impl<'a> Run<'a> {
         self.routes.iter().all(Route::passes)
     }
 
-    /// `41/50 ok, p95 180ms > 80ms`; with several routes, those that do not pass, with their names.
+    /// `41/50 ok, p95 180ms > 80ms`; with several routes, each with its name: those that do not pass, if any.
     pub(super) fn summary(&self) -> String {
         let [_, _, ..] = self.routes.as_slice() else {
             return self.routes.first().map(Route::summary).unwrap_or_default();
         };
-        let named = |route: &Route| format!("{}: {}", route.wanted.name, route.summary());
         let lacking: Vec<_> = self.routes.iter().filter(|route| !route.passes()).collect();
-        if lacking.is_empty() {
-            return self.routes.iter().map(named).collect::<Vec<_>>().join("; ");
+        let (mut line, told) = if lacking.is_empty() {
+            (String::new(), self.routes.iter().collect())
+        } else {
+            let all = self.routes.len();
+            (format!("{} of {all} routes pass; ", all - lacking.len()), lacking)
+        };
+        for (index, route) in told.iter().take(NAMED).enumerate() {
+            let comma = if index == 0 { "" } else { "; " };
+            let _ = write!(line, "{comma}{}: {}", route.wanted.name, route.summary());
         }
-        let mut line =
-            format!("{} of {} routes pass; ", self.routes.len() - lacking.len(), self.routes.len());
-        line.push_str(&lacking.iter().take(NAMED).copied().map(named).collect::<Vec<_>>().join("; "));
-        if lacking.len() > NAMED {
-            let _ = write!(line, "; and {} more", lacking.len() - NAMED);
+        if told.len() > NAMED {
+            let _ = write!(line, "; and {} more", told.len() - NAMED);
         }
         line
     }
@@ -236,7 +239,7 @@ impl<C> Crew<C> {
 const NEWS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Routes that a line names; the figures have all.
-const NAMED: usize = 3;
+const NAMED: usize = 5;
 
 #[cfg(test)]
 #[path = "run_tests.rs"]

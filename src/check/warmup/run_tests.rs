@@ -122,6 +122,14 @@ async fn fast_route_does_not_hide_a_slow_one() {
     assert_eq!(seen.line, "1 of 2 routes pass; b: 0/20 ok");
 }
 
+#[tokio::test(start_paused = true)]
+async fn many_routes_make_no_endless_line() {
+    let names: Vec<_> = (0..9).map(|number| format!("r{number}")).collect();
+    let wanted: Vec<_> = names.iter().map(|name| wanted(name, 1, 1)).collect();
+    let line = run(wanted, 4, MINUTE, |_, _, _| (true, ms(5))).await.line;
+    assert!(line.starts_with("r0: 1/1 ok, p95 5ms; r1: ") && line.ends_with("; and 4 more"), "{line}");
+}
+
 fn routes_of(names: &[&str]) -> Vec<Wanted> {
     names.iter().map(|name| wanted(name, 1, 20)).collect()
 }
