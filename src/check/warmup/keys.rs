@@ -22,7 +22,7 @@ pub(super) struct Keys {
     /// metadata, expect_status }, { grpc: health, service }, or { tcp: { send, expect_bytes } }; each with `name`,
     /// `weight` and `until` if wanted. Each is judged by itself.
     pub requests: Vec<Listed>,
-    /// Requests at once at most: one at first, one more with each good answer, half as many after a failure.
+    /// Requests at once at most: one at first, one more with each good answer, fewer after a failure.
     #[serde(default = "concurrency")]
     pub concurrency: usize,
     /// Results that are judged at a time: the last so many. Several requests share them by their weights, with at

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!   1 ── each good answer: one more ──▶ … ──▶ `concurrency`
-//!   a failure: half as many (once for all that were under way), a pause, and from then on one more for each
-//!              round of good answers; twice as many rounds with each time that more had been too many
+//!   a failure: three quarters as many (once for all that were under way), a pause, and from then on one more for
+//!              each round of good answers; twice as many rounds each time that as many had been too many
+//!   … but if half of them, or one, are too many as well, it is not their number: one more with each good answer again
 //! ```
 //!
-//! As TCP begins and backs off (RFC 5681). A cold app is not knocked over by the requests that should warm it, and one
-//! that fails is left in peace: the pause doubles with each failure in a row. Pure; the same answers at the same times
-//! give the same steps.
+//! Much as TCP begins and backs off (RFC 5681). A cold app is not knocked over by the requests that should warm it, and
+//! one that fails is left in peace: the pause doubles with each failure in a row. Pure; the same answers at the same
+//! times give the same steps.
 
 use std::time::{Duration, Instant};
 
@@ -16,8 +17,8 @@ use std::time::{Duration, Instant};
 pub(super) struct Pace {
     most: usize,
     level: usize,
-    /// Below it, each good answer counts for one more; from it on, each round of them.
-    steep_below: usize,
+    /// So many at once were too many; until that is disproved, it climbs by rounds of good answers.
+    too_many: Option<usize>,
     /// Good answers since it last grew.
     good: usize,
     /// Rounds of them before it grows again.
@@ -38,7 +39,7 @@ impl Pace {
         Self {
             most: most.max(1),
             level: 1,
-            steep_below: most,
+            too_many: None,
             good: 0,
             rounds: 0,
             falls: 0,
@@ -64,9 +65,12 @@ impl Pace {
     pub(super) fn good(&mut self) {
         self.pause = Duration::ZERO;
         self.good += 1;
-        if self.level < self.steep_below || self.good >= self.level * self.rounds {
+        if self.too_many.is_none() || self.good >= self.level * self.rounds {
             self.level = (self.level + 1).min(self.most);
             self.good = 0;
+        }
+        if self.too_many.is_some_and(|too_many| self.level > too_many) {
+            self.unlearn();
         }
     }
 
@@ -75,15 +79,24 @@ impl Pace {
             return;
         }
         self.falls = self.falls.wrapping_add(1);
-        // One at a time was not too many: the app fails for another reason.
-        if self.level > 1 {
-            self.level /= 2;
-            self.steep_below = self.level;
-            self.rounds = (self.rounds * 2).clamp(1, MOST_ROUNDS);
+        if self.level == 1 || self.too_many.is_some_and(|too_many| self.level * 2 <= too_many) {
+            self.unlearn();
+        } else {
+            if self.too_many.is_none_or(|too_many| self.level >= too_many) {
+                self.rounds = (self.rounds * 2).clamp(1, MOST_ROUNDS);
+            }
+            self.too_many = Some(self.level);
         }
+        self.level = (self.level * 3 / 4).max(1);
         self.good = 0;
         self.pause = (self.pause * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
         self.until = Some(now + self.pause);
+    }
+
+    /// Their number is not why requests fail.
+    fn unlearn(&mut self) {
+        self.too_many = None;
+        self.rounds = 0;
     }
 }
 
@@ -108,19 +121,45 @@ mod tests {
     }
 
     #[test]
-    fn failures_of_one_moment_halve_it_once_and_it_climbs_by_rounds_then() {
+    fn failures_of_one_moment_count_once_and_it_climbs_by_rounds_then() {
         let now = Instant::now();
         let mut pace = Pace::new(16);
         (0..20).for_each(|_| pace.good());
         assert_eq!(pace.level, 16);
         let together = [pace.begin(), pace.begin(), pace.begin()];
         together.into_iter().for_each(|start| pace.failed(start, now));
-        assert_eq!(pace.level, 8);
-        assert!(!pace.allows(0, now) && pace.allows(7, now + SHORTEST_PAUSE));
-        (0..7).for_each(|_| pace.good());
-        assert_eq!(pace.level, 8);
+        assert_eq!(pace.level, 12);
+        assert!(!pace.allows(0, now) && pace.allows(11, now + SHORTEST_PAUSE));
+        (0..11).for_each(|_| pace.good());
+        assert_eq!(pace.level, 12);
         pace.good();
-        assert_eq!(pace.level, 9);
+        assert_eq!(pace.level, 13);
+    }
+
+    #[test]
+    fn number_that_is_too_many_again_is_tried_less_often_and_one_that_is_not_is_forgotten() {
+        let now = Instant::now();
+        let mut pace = Pace::new(16);
+        (0..7).for_each(|_| pace.good());
+        for rounds in [1, 2, 4] {
+            assert_eq!(pace.level, 8);
+            let start = pace.begin();
+            pace.failed(start, now);
+            assert_eq!((pace.level, pace.rounds), (6, rounds));
+            (0..(6 + 7) * rounds).for_each(|_| pace.good());
+        }
+        let before = pace.begin();
+        for (level, too_many) in
+            [(6, Some(8)), (4, Some(6)), (3, Some(4)), (2, Some(3)), (1, Some(2)), (1, None)]
+        {
+            let start = pace.begin();
+            pace.failed(start, now);
+            pace.failed(before, now);
+            assert_eq!((pace.level, pace.too_many), (level, too_many), "those from before do not count");
+        }
+        pace.good();
+        pace.good();
+        assert_eq!(pace.level, 3, "one fails as well: it is not their number");
     }
 
     #[test]

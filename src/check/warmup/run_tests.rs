@@ -86,6 +86,15 @@ async fn app_that_can_take_only_three_at_once_is_not_pressed_for_long() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn app_that_fails_now_and_then_whatever_it_is_given_is_not_slowed_to_a_crawl() {
+    let fourth: App = |_, n, _| (n >= 400 || n % 4 > 0, ms(20));
+    let seen = run(vec![wanted("a", 1, 50)], 12, MINUTE, fourth).await;
+    assert!(matches!(seen.end, End::Enough), "{}", seen.line);
+    // One at a time would take 9 s and 2 s of pauses.
+    assert!(seen.took < Duration::from_secs(7), "{:?}", seen.took);
+}
+
+#[tokio::test(start_paused = true)]
 async fn broken_app_gets_single_requests_with_pauses_until_the_budget_is_over() {
     let seen = run(vec![wanted("a", 1, 20)], 16, Duration::from_secs(10), |_, _, _| (false, ms(1))).await;
     assert!(matches!(seen.end, End::Exhausted));
