@@ -43,8 +43,9 @@
 //!
 //! Thread `checks`: `supervisor` runs a `Check` when it is due → its result is an event for the `Gate`, under the arm in
 //! which the run began → `gate::core` counts it and says what changed → word and report are published, then logs,
-//! metrics and `/events` hear of it. A warm-up goes through a listener, by the path of a request. That the app's port
-//! refuses or accepts again comes from checks, traffic and the watch over it alike.
+//! metrics and `/events` hear of it. What it does next is published beside the report, for people alone. A warm-up goes
+//! through a listener, by the path of a request. That the app's port refuses or accepts again comes from checks,
+//! traffic and the watch over it alike.
 //!
 //! # Invariants
 //!

@@ -9,11 +9,13 @@
 //! never a redirect. `app.rs` runs [`serve`] on the admin thread's `current_thread` runtime and stops it last.
 
 mod events;
+mod page;
 mod probe;
 mod routes;
 mod seats;
 mod status;
 mod token;
+mod words;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -45,8 +47,8 @@ use self::events::AdminBody;
 use self::routes::Reply;
 use self::seats::{Right, Seat, Seats};
 
-pub use self::probe::span;
 pub use self::status::transition;
+pub use self::words::span;
 
 /// What the endpoints read and call. Cheap to clone.
 #[derive(Clone)]

@@ -2,9 +2,9 @@
 //!
 //! Every answer is text of whole lines, at most [`MAX_BODY_BYTES`] long: the kubelet reads no more.
 
-use std::time::{Duration, Instant};
+use crate::gate::{CheckReport, Phase, Report, Role, Verdict};
 
-use crate::gate::{CheckReport, Phase, Report, Role, Standing, Verdict};
+use super::words::{SILENT_ADVICE, Seen, passes, span};
 
 /// A probe's answer.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,7 +23,8 @@ pub struct Question<'a> {
 }
 
 /// Answers with the verdict and its reasons.
-pub fn verdict(verdict: Verdict, report: &Report, question: &Question<'_>, now: Instant) -> Answer {
+pub fn verdict(seen: &Seen<'_>, question: &Question<'_>) -> Answer {
+    let (verdict, report) = (seen.verdict, seen.report);
     let excluded = |check: &CheckReport| question.exclude.contains(&&*check.name);
     let blocking = report.checks.iter().filter(|check| check.blocks && !excluded(check));
     let general = general(report);
@@ -50,53 +51,32 @@ pub fn verdict(verdict: Verdict, report: &Report, question: &Question<'_>, now: 
         }
         lines.extend(general.iter().map(|reason| format!("[-]{reason}")));
         lines.extend(report.checks.iter().map(|check| {
-            if excluded(check) { format!("[+]{} excluded: ok", check.name) } else { listed(check, now) }
+            if excluded(check) { format!("[+]{} excluded: ok", check.name) } else { listed(seen, check) }
         }));
         lines.extend(unknown(report, &question.exclude));
         format!("readyz check {}", if ready { "passed" } else { "failed" })
     } else if ready {
         return Answer { ready, body: READY.to_owned() };
     } else {
-        lines.push(headline(verdict, report, now));
+        lines.push(headline(seen));
         lines.extend(general.iter().cloned());
-        lines.extend(blocking.map(|check| format!("{}: {}", check.name, said(check, now))));
+        lines.extend(blocking.map(|check| seen.reason(check)));
         lines.extend(unknown(report, &question.exclude));
-        "more: GET /ready?verbose lists every check, GET /status has the history".to_owned()
+        MORE.to_owned()
     };
     Answer { ready, body: bounded(lines, &last) }
 }
 
 /// Tells balancers no, and why.
-pub fn for_balancers(silent: Verdict, report: &Report, now: Instant) -> Answer {
-    let no = if let Verdict::Silent(_) = silent { silent } else { Verdict::NotReady };
-    verdict(no, report, &Question::default(), now)
+pub fn for_balancers(seen: &Seen<'_>) -> Answer {
+    let no = if let Verdict::Silent(_) = seen.verdict { seen.verdict } else { Verdict::NotReady };
+    verdict(&Seen { verdict: no, ..*seen }, &Question::default())
 }
 
 /// Answers for one check; none if no check has this name.
-pub fn one(report: &Report, name: &str, now: Instant) -> Option<Answer> {
-    let check = report.checks.iter().find(|check| &*check.name == name)?;
-    Some(Answer { ready: passes(check), body: bounded(vec![listed(check, now)], "") })
-}
-
-/// A length of time for people: `80ms`, `3.2s`, `45s`, `5m10s`, `3h20m`, `12d4h`.
-pub fn span(time: Duration) -> String {
-    let (millis, seconds) = (time.as_millis(), time.as_secs());
-    match seconds {
-        0 => format!("{millis}ms"),
-        1..10 => format!("{}.{}s", seconds, millis % 1000 / 100),
-        10..120 => format!("{seconds}s"),
-        120..3600 => format!("{}m{}s", seconds / 60, seconds % 60),
-        3600..86_400 => format!("{}h{}m", seconds / 3600, seconds % 3600 / 60),
-        _ => format!("{}d{}h", seconds / 86_400, seconds % 86_400 / 3600),
-    }
-}
-
-/// Whether a check passes as far as readiness can ask: a startup check once since the last arm.
-pub fn passes(check: &CheckReport) -> bool {
-    match check.role {
-        Role::Startup => check.passed,
-        Role::Always | Role::Never => check.standing == Standing::Passing,
-    }
+pub fn one(seen: &Seen<'_>, name: &str) -> Option<Answer> {
+    let check = seen.report.checks.iter().find(|check| &*check.name == name)?;
+    Some(Answer { ready: passes(check), body: bounded(vec![listed(seen, check)], "") })
 }
 
 /// The body of the usual yes.
@@ -106,17 +86,21 @@ pub const READY: &str = "ready\n";
 pub const MAX_BODY_BYTES: usize = 10_000;
 const MAX_LINE_BYTES: usize = 600;
 
-fn headline(verdict: Verdict, report: &Report, now: Instant) -> String {
-    if let Verdict::Silent(silent) = verdict {
+/// Where a stranger goes on.
+const MORE: &str = "more: `readygate explain` in this container says it in words, GET /ready?verbose lists every check, \
+                    GET /status has the history";
+
+fn headline(seen: &Seen<'_>) -> String {
+    let report = seen.report;
+    if let Verdict::Silent(silent) = seen.verdict {
         let silent = span(silent);
-        return format!(
-            "not ready: data plane silent for {silent}: a worker is stuck, or the container gets no CPU"
-        );
+        return format!("not ready: data plane silent for {silent}: {}; {SILENT_ADVICE}", seen.meaning());
     }
-    let since = span(now.saturating_duration_since(report.since));
+    let since = seen.ago(report.since);
     // The word of the gate may be a moment ahead of this report, or behind it.
     let phase = if report.ready && report.phase == Phase::Ready { "changing" } else { report.phase.name() };
-    format!("not ready: {phase} for {since}")
+    let by = seen.drained_by.map_or(String::new(), |by| format!(", by {by}"));
+    format!("not ready: {phase} for {since}{by}")
 }
 
 /// The reasons that are no check's: the report has one line for each check that blocks, after the others.
@@ -126,51 +110,14 @@ fn general(report: &Report) -> &[String] {
 }
 
 /// A check as kube-apiserver lists it.
-fn listed(check: &CheckReport, now: Instant) -> String {
+fn listed(seen: &Seen<'_>, check: &CheckReport) -> String {
     let sign = if passes(check) { '+' } else { '-' };
     let aside = match check.role {
         Role::Never => ", reported only",
         Role::Startup if !check.passed && !check.blocks => ", counts from the next arm on",
         Role::Startup | Role::Always => "",
     };
-    format!("[{sign}]{} {}{aside}", check.name, said(check, now))
-}
-
-/// What a check said last, and how often and when.
-fn said(check: &CheckReport, now: Instant) -> String {
-    let mut line = if check.line.is_empty() {
-        match (check.runs, passes(check)) {
-            (_, true) => "ok".to_owned(),
-            (0, false) => {
-                "has not run yet: it waits for its turn, or for the checks it comes after".to_owned()
-            }
-            (_, false) => "has not run since the gate was armed again".to_owned(),
-        }
-    } else {
-        check.line.clone()
-    };
-    if passes(check) && check.row.0 {
-        return line;
-    }
-    let mut facts = Vec::new();
-    if check.runs > 0 {
-        facts.push(format!("run {}", check.runs));
-    }
-    match (check.row, check.standing) {
-        ((_, 0), _) => {}
-        ((true, passes), _) => facts.push(format!("{passes} of {} passes in a row", check.success_threshold)),
-        ((false, failures), Standing::Failing) => facts.push(format!("{failures} failed in a row")),
-        ((false, failures), _) => {
-            facts.push(format!("{failures} of {} failures in a row", check.failure_threshold));
-        }
-    }
-    if let Some(at) = check.at {
-        facts.push(format!("{} ago", span(now.saturating_duration_since(at))));
-    }
-    if !facts.is_empty() {
-        line = format!("{line} ({})", facts.join(", "));
-    }
-    line
+    format!("[{sign}]{} {}{aside}", check.name, seen.said(check))
 }
 
 fn unknown<'a>(report: &'a Report, names: &'a [&'a str]) -> impl Iterator<Item = String> + 'a {

@@ -11,13 +11,14 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTE
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 
-use crate::drain::Call;
-use crate::gate::Verdict;
+use crate::drain::{self, Call};
+use crate::gate::{Phase, Verdict};
 use crate::metrics::{self, ListenerFigures};
 use crate::traffic::{DURATION_BUCKETS, ErrorKind};
 
 use super::probe::{self, Question};
-use super::{State, status, token};
+use super::words::Seen;
+use super::{State, page, status, token};
 
 /// What the server has to do.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ pub enum Reply {
 /// An endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Route<'a> {
-    Index,
+    Page,
     Ready,
     ReadyOne(&'a str),
     Startup,
@@ -52,16 +53,16 @@ enum Route<'a> {
 /// Says what to reply. `now` is the moment of the request.
 pub fn respond(state: &State, request: &Parts, now: Instant) -> Reply {
     let Some(route) = Route::of(request.uri.path()) else {
-        return Reply::Full(text(StatusCode::NOT_FOUND, "no such endpoint; GET / lists them\n"));
+        return Reply::Full(text(StatusCode::NOT_FOUND, ENDPOINTS));
     };
     if let Some(refusal) = refusal(state, route, request) {
         return Reply::Full(refusal);
     }
     let query = request.uri.query().unwrap_or_default();
     Reply::Full(match route {
-        Route::Index => text(StatusCode::OK, INDEX),
+        Route::Page => page::page(),
         Route::Ready => ready(state, query, now),
-        Route::ReadyOne(name) => match probe::one(&state.view.report(), name, now) {
+        Route::ReadyOne(name) => match seen(state, now, |seen| probe::one(seen, name)) {
             Some(answer) => probed(answer),
             None => text(StatusCode::NOT_FOUND, "no check has this name; GET /ready?verbose lists them\n"),
         },
@@ -111,7 +112,7 @@ fn refusal(state: &State, route: Route<'_>, request: &Parts) -> Option<Response<
 impl<'a> Route<'a> {
     fn of(path: &'a str) -> Option<Self> {
         Some(match path {
-            "/" => Self::Index,
+            "/" => Self::Page,
             "/ready" | "/readyz" => Self::Ready,
             "/startup" | "/startupz" => Self::Startup,
             "/live" | "/livez" => Self::Live,
@@ -157,7 +158,7 @@ fn ready(state: &State, query: &str, now: Instant) -> Response<Bytes> {
     if verdict == Verdict::Ready && !question.verbose {
         return yes();
     }
-    probed(probe::verdict(verdict, &state.view.report(), &question, now))
+    probed(seen(state, now, |seen| probe::verdict(seen, &question)))
 }
 
 fn balancers(state: &State, now: Instant) -> Response<Bytes> {
@@ -165,7 +166,21 @@ fn balancers(state: &State, now: Instant) -> Response<Bytes> {
     if state.view.word().is_ready_for_balancers() && !matches!(verdict, Verdict::Silent(_)) {
         return yes();
     }
-    probed(probe::for_balancers(verdict, &state.view.report(), now))
+    probed(seen(state, now, probe::for_balancers))
+}
+
+/// What there is to tell at this moment.
+pub fn seen<T>(state: &State, now: Instant, tell: impl FnOnce(&Seen<'_>) -> T) -> T {
+    // The verdict first: the report is then not older, and holds the reasons for a no.
+    let verdict = state.view.verdict(now);
+    let (report, plans) = (state.view.report(), state.view.plans());
+    // Not asked before it matters: the drain's state is behind a lock, though only this thread writes it.
+    let leaves = (report.phase == Phase::Draining).then(|| state.drain.state());
+    let drained_by = match leaves {
+        Some(drain::State::Draining { by, .. }) => Some(by.name()),
+        _ => None,
+    };
+    tell(&Seen { verdict, report: &report, plans: &plans, drained_by, now })
 }
 
 /// The usual yes, from static bytes.
@@ -221,7 +236,8 @@ pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Bytes> {
     full(status, TEXT, body)
 }
 
-fn full(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Bytes> {
+/// A response of any type, never stored by anybody.
+pub fn full(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Bytes> {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -240,9 +256,11 @@ fn with(mut response: Response<Bytes>, name: HeaderName, value: &str) -> Respons
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-const INDEX: &str = "\
-readygate
+/// For whom a typo brought to no endpoint.
+const ENDPOINTS: &str = "\
+no such endpoint; there are:
 
+GET  /                the status page, for browsers
 GET  /ready           200 if this pod can serve, or 503 with the reasons (also /readyz)
                       ?verbose lists every check, ?exclude=NAME leaves one out, /ready/NAME is one
 GET  /startup         200 once the listeners are bound

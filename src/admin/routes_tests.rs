@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::super::tests::{Fixture, app_up, result};
 use super::*;
-use crate::gate::{CheckRule, Event, Role};
+use crate::gate::{CheckRule, Event, Next, Plan, Role};
 
 struct Got {
     status: u16,
@@ -82,9 +82,11 @@ fn not_ready_says_one_line_a_reason_and_what_to_do_next() {
     assert_eq!(
         got.body,
         "not ready: starting for 12s\n\
-         warm: 41/50 ok, p95 180ms > 80ms (run 1, 1 failed in a row, 12s ago)\n\
-         health: has not run yet: it waits for its turn, or for the checks it comes after\n\
-         more: GET /ready?verbose lists every check, GET /status has the history\n"
+         warm: 41/50 ok, p95 180ms > 80ms (run 1, 1 failed in a row, 12s ago); it must pass once before the pod can be \
+         ready\n\
+         health: has not run yet; it must pass once before the pod can be ready\n\
+         more: `readygate explain` in this container says it in words, GET /ready?verbose lists every check, GET /status \
+         has the history\n"
     );
 }
 
@@ -93,11 +95,24 @@ fn reasons_of_the_app_come_before_those_of_checks() {
     let fixture = Fixture::new(vec![rule("db", Role::Startup)]);
     let body = fixture.get("/ready").body;
     let lines: Vec<_> = body.lines().collect();
-    assert_eq!(lines[1], "the app has not accepted a connection on 127.0.0.1:8080 yet");
+    assert_eq!(
+        lines[1],
+        "the app has not accepted a connection on 127.0.0.1:8080 yet: so far it neither accepts nor refuses. See whether \
+         the app's container runs and what it says (kubectl logs), and whether `upstream` names its host and port; it is \
+         tried ten times a second"
+    );
     assert!(lines[2].starts_with("db: has not run yet"), "{body}");
     let open = open();
     open.apply(Event::AppRefused { app: 0 });
-    assert!(open.get("/ready").body.contains("\nthe app refuses connections on 127.0.0.1:8080\n"));
+    let body = open.get("/ready").body;
+    assert_eq!(
+        body.lines().nth(1),
+        Some(
+            "the app refuses connections on 127.0.0.1:8080: nothing listens there. See whether the app's container runs \
+             (kubectl get pod) and what it says (kubectl logs), and whether `upstream` names its port; it is tried ten \
+             times a second"
+        )
+    );
 }
 
 #[test]
@@ -160,6 +175,15 @@ fn silent_data_plane_is_a_no_whatever_the_gate_says() {
     }
     let verbose = got(fixture.at(later, "GET", "/ready?verbose")).body;
     assert!(verbose.starts_with("[-]data plane silent for 3.2s\n"), "{verbose}");
+    let body = got(fixture.at(later, "GET", "/ready")).body;
+    assert_eq!(
+        body.lines().next(),
+        Some(
+            "not ready: data plane silent for 3.2s: a worker thread gives no sign of life: it is stuck, or the container \
+             gets no CPU; look at the sidecar's CPU limit and throttling, and at its log; restart its container if it \
+             stays so"
+        )
+    );
     assert_eq!(got(fixture.at(later, "GET", "/live")).status, 200);
 }
 
@@ -239,6 +263,7 @@ fn methods_and_paths_are_the_listed_ones() {
     }
     assert_eq!(fixture.state.drain.state(), crate::drain::State::Idle { restarts: 0 });
     for endpoint in [
+        "/",
         "/ready",
         "/startup",
         "/live",
@@ -250,8 +275,26 @@ fn methods_and_paths_are_the_listed_ones() {
         "/wait-for-drain",
         "/quit",
     ] {
-        assert!(INDEX.contains(&format!(" {endpoint} ")), "{endpoint}");
+        assert!(ENDPOINTS.contains(&format!(" {endpoint} ")), "{endpoint}");
     }
+}
+
+#[test]
+fn the_status_page_comes_with_its_policy_and_a_typo_with_the_list() {
+    let fixture = open();
+    for method in ["GET", "HEAD"] {
+        let got = fixture.ask(method, "/?x");
+        assert_eq!(
+            (got.status, &got.headers[CONTENT_TYPE]),
+            (200, &HeaderValue::from_static("text/html; charset=utf-8"))
+        );
+        assert!(
+            got.body.starts_with("<!doctype html>") && got.headers.contains_key("content-security-policy")
+        );
+        assert_eq!(got.headers[CACHE_CONTROL], "no-store");
+    }
+    let got = fixture.get("/redy");
+    assert_eq!((got.status, &*got.body), (404, ENDPOINTS));
 }
 
 #[test]
@@ -301,6 +344,12 @@ fn status_tells_all_that_is_known() {
     fixture.state.evidence =
         Arc::new(|check| (check == "warm").then(|| serde_json::json!({ "ok": 50, "p95_ms": 12 })));
     fixture.state.traffic.counters(0, 0).request_began(1);
+    let plan = Plan {
+        tests: "connects to db:5432, and hangs up".into(),
+        after: ["config".to_owned()].as_slice().into(),
+        next: Next::Due(fixture.now + Duration::from_millis(700)),
+    };
+    fixture.gate.plans().set(&"db".into(), &plan);
     let got = fixture.get("/status");
     assert_eq!(
         (got.status, &got.headers[CONTENT_TYPE]),
@@ -311,6 +360,17 @@ fn status_tells_all_that_is_known() {
         ("/phase", serde_json::json!("ready")),
         ("/ready", true.into()),
         ("/arm", 1.into()),
+        ("/meaning", "the app accepts connections and every check that counts passes".into()),
+        ("/advice", "nothing".into()),
+        ("/checks/0/tests", "connects to db:5432, and hangs up".into()),
+        ("/checks/0/after/0", "config".into()),
+        ("/checks/0/for_seconds", 0.0.into()),
+        ("/checks/0/saw", "ok (0ms ago, took 5ms, run 1)".into()),
+        ("/checks/0/next", "in 700ms".into()),
+        ("/checks/0/next_in_seconds", 0.7.into()),
+        ("/checks/0/then", "nothing: it has passed, and must pass again when the app restarts".into()),
+        ("/checks/1/tests", Value::Null),
+        ("/checks/1/after", serde_json::json!([])),
         ("/checks/1/name", "warm".into()),
         ("/checks/1/gates", "startup".into()),
         ("/checks/1/state", "passing".into()),
@@ -358,22 +418,5 @@ fn metrics_say_what_probes_say() {
         "readygate_proxy_errors_total{listener=\"http\",kind=\"hold_timeout\"} 0",
     ] {
         assert!(body.lines().any(|found| found == line), "{line}");
-    }
-}
-
-#[test]
-fn spans_are_short() {
-    for (millis, text) in [
-        (0, "0ms"),
-        (999, "999ms"),
-        (1000, "1.0s"),
-        (3290, "3.2s"),
-        (10_000, "10s"),
-        (119_999, "119s"),
-        (310_000, "5m10s"),
-        (12_000_000, "3h20m"),
-        (1_051_200_000, "12d4h"),
-    ] {
-        assert_eq!(probe::span(Duration::from_millis(millis)), text);
     }
 }

@@ -7,20 +7,24 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::{Map, Value, json};
 
 use crate::drain;
-use crate::gate::{CheckReport, Transition, Verdict};
+use crate::gate::{CheckReport, Next, Transition, Verdict};
 use crate::traffic::{ErrorKind, Totals};
 
 use super::State;
+use super::words::Seen;
 
 /// The whole of `/status`.
 pub fn status(state: &State, now: Instant) -> Value {
-    let report = state.view.report();
-    let verdict = state.view.verdict(now);
+    super::routes::seen(state, now, |seen| page(state, seen))
+}
+
+fn page(state: &State, seen: &Seen<'_>) -> Value {
+    let Seen { verdict, report, now, .. } = *seen;
     let mut reasons = report.reasons.clone();
     if let Verdict::Silent(silent) = verdict {
-        reasons.insert(0, format!("data plane silent for {}", super::probe::span(silent)));
+        reasons.insert(0, format!("data plane silent for {}", super::span(silent)));
     }
-    let checks: Vec<_> = report.checks.iter().map(|check| self::check(state, check, now)).collect();
+    let checks: Vec<_> = report.checks.iter().map(|check| self::check(state, seen, check)).collect();
     let apps: Vec<_> = report
         .apps
         .iter()
@@ -35,6 +39,8 @@ pub fn status(state: &State, now: Instant) -> Value {
         "for_seconds": seconds(now.saturating_duration_since(report.since)),
         "arm": report.arm,
         "armed_at": wall(report.armed_at, now),
+        "meaning": seen.meaning(),
+        "advice": seen.advice(),
         "reasons": reasons,
         "checks": checks,
         "apps": apps,
@@ -58,18 +64,33 @@ pub fn transition(at: SystemTime, transition: &Transition) -> Value {
     })
 }
 
-fn check(state: &State, check: &CheckReport, now: Instant) -> Value {
-    let (passed, count) = check.row;
+fn check(state: &State, seen: &Seen<'_>, check: &CheckReport) -> Value {
+    let ((passed, count), now) = (check.row, seen.now);
+    let plan = seen.plans.get(&check.name);
+    let due = plan.and_then(|plan| match plan.next {
+        Next::Due(at) => Some(at),
+        Next::Waits(_) | Next::Runs { .. } | Next::Rests => None,
+    });
     json!({
         "name": &*check.name,
         "kind": check.kind,
         "gates": check.role.name(),
+        "after": plan.map_or(&[][..], |plan| &plan.after),
+        "tests": plan.map(|plan| &*plan.tests),
         "state": check.standing.name(),
+        "since": wall(check.since, now),
+        "for_seconds": seconds(now.saturating_duration_since(check.since)),
         "passed_since_arm": check.passed,
         "blocks": check.blocks,
         "last": check.line,
+        // Whether `last` is of a run that has not ended; the next two are of the one that ended last.
+        "last_is_news": check.is_news,
         "last_duration_seconds": check.took.map(seconds),
         "last_at": check.at.map(|at| wall(at, now)),
+        "saw": seen.saw(check),
+        "next": plan.map(|plan| seen.next(&plan.next)),
+        "next_in_seconds": due.map(|at| seconds(at.saturating_duration_since(now))),
+        "then": seen.then(check),
         "time_to_pass_seconds": check.time_to_pass.map(seconds),
         "runs": check.runs,
         "in_a_row": { "passed": passed, "count": count },

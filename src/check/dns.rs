@@ -56,6 +56,15 @@ impl Check for Dns {
         // The port is of no account; the look-up wants one.
         Box::pin(async { self.verdict(look_up(&self.keys.name, 0).await) })
     }
+
+    fn tests(&self) -> String {
+        let Keys { name, min_records } = &self.keys;
+        let wanted = match min_records {
+            0 | 1 => "an address".to_owned(),
+            many => format!("at least {many} addresses"),
+        };
+        format!("looks up {name}, and expects {wanted}")
+    }
 }
 
 impl Dns {

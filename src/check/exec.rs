@@ -70,6 +70,16 @@ impl Check for Exec {
     fn run(&self) -> CheckFuture<'_> {
         Box::pin(self.attempt())
     }
+
+    fn tests(&self) -> String {
+        let program = self.keys.command.first().map_or("", String::as_str);
+        let arguments = match self.keys.command.len().saturating_sub(1) {
+            0 => String::new(),
+            1 => " with 1 argument".to_owned(),
+            many => format!(" with {many} arguments"),
+        };
+        format!("runs {program}{arguments}, and expects it to exit with 0")
+    }
 }
 
 impl Exec {

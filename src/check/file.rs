@@ -98,6 +98,10 @@ impl Check for FileCheck {
             }
         })
     }
+
+    fn tests(&self) -> String {
+        self.wanted.words()
+    }
 }
 
 #[derive(Debug)]
@@ -110,6 +114,30 @@ impl Wanted {
     fn new(keys: Keys) -> Self {
         let pattern = keys.matches.as_deref().and_then(|pattern| Regex::new(pattern).ok());
         Self { keys, pattern }
+    }
+
+    /// What is looked for.
+    fn words(&self) -> String {
+        let Keys { path, format, matches, min_bytes, max_age, absent } = &self.keys;
+        let path = path.display();
+        if *absent {
+            return format!("looks for {path}, and expects that there is none");
+        }
+        let mut words = format!("looks at {path}, and expects a file");
+        let mut add = |what: String| words.push_str(&what);
+        if *format != Format::Any {
+            add(format!(" of {}", format.name()));
+        }
+        if let Some(Bytes(least)) = min_bytes {
+            add(format!(", at least {least} bytes long"));
+        }
+        if let Some(Period(most)) = max_age {
+            add(format!(", changed in the last {}", humantime::format_duration(*most)));
+        }
+        if let Some(pattern) = matches {
+            add(format!(", that matches {pattern}"));
+        }
+        words
     }
 
     fn unexpected(&self, reason: &str) -> CheckError {

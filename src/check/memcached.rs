@@ -37,6 +37,10 @@ impl Check for Memcached {
     fn run(&self) -> CheckFuture<'_> {
         Box::pin(self.attempt())
     }
+
+    fn tests(&self) -> String {
+        format!("connects to {}, sends version, and expects one, or the wish for a password", self.keys)
+    }
 }
 
 impl Memcached {

@@ -4,13 +4,16 @@
 //! the supervisor owns those. Adding a kind is one new file, a `mod` line and a row in [`KINDS`]; the
 //! schema, the reference table in the README, `--check` URLs and `readygate check` come from the row.
 
+mod amqp;
 mod connect;
 mod dns;
 mod exec;
 mod file;
 mod grpc;
 mod http;
+mod kafka;
 mod memcached;
+mod mongodb;
 mod mqtt;
 mod mysql;
 mod nats;
@@ -18,6 +21,7 @@ mod own;
 mod peer;
 mod postgres;
 mod redis;
+mod secret;
 mod tcp;
 mod tls;
 mod traffic;
@@ -46,6 +50,10 @@ pub trait Check {
     ///
     /// The future may be dropped at any await; it then leaves no connection, process or task behind.
     fn run(&self) -> CheckFuture<'_>;
+
+    /// What a run tests, in words that go on after the check's name: `connects to db:5432, and hangs up`. Shows what
+    /// the failures of the kind may show, and so no secret: no header, body, argument or query.
+    fn tests(&self) -> String;
 
     /// How long one run may take, given the check's `timeout`.
     fn deadline(&self, timeout: Duration) -> Duration {
@@ -154,12 +162,15 @@ impl fmt::Debug for Kind {
 
 /// Every kind of check.
 pub const KINDS: &[Kind] = &[
+    amqp::KIND,
     dns::KIND,
     exec::KIND,
     file::KIND,
     grpc::KIND,
     http::KIND,
+    kafka::KIND,
     memcached::KIND,
+    mongodb::KIND,
     mqtt::KIND,
     mysql::KIND,
     nats::KIND,

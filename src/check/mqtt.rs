@@ -7,7 +7,6 @@
 
 use rustls::crypto::ring;
 use schemars::{JsonSchema, SchemaGenerator};
-use serde_json::json;
 
 use super::own;
 use super::peer::{self, Keys, Peer};
@@ -22,14 +21,7 @@ pub(super) const KIND: Kind = Kind {
         accept: |own, _| Keys::accept(own),
         schema: |generator: &mut SchemaGenerator| Keys::json_schema(generator),
         schemes: &["mqtt", "mqtts"],
-        from_url: |url| {
-            let secure = url.starts_with("mqtts:");
-            let mut keys = peer::from_url(url, if secure { 8883 } else { 1883 })?;
-            if secure {
-                keys["tls"] = json!(true);
-            }
-            Ok(keys)
-        },
+        from_url: |url| peer::from_url_or_secure(url, "mqtts", (1883, 8883)),
         defaults: config::Defaults::COMMON,
     },
     build: |spec, _| Box::new(Mqtt { keys: own::parse(&spec.own).expect("configuration accepted the keys") }),
@@ -43,6 +35,13 @@ struct Mqtt {
 impl Check for Mqtt {
     fn run(&self) -> CheckFuture<'_> {
         Box::pin(self.attempt())
+    }
+
+    fn tests(&self) -> String {
+        format!(
+            "connects to {}, sends CONNECT, and expects that only our credentials may be refused",
+            self.keys
+        )
     }
 }
 
@@ -101,6 +100,7 @@ const DISCONNECT: &[u8] = b"\xe0\x00";
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::json;
 
     use super::*;
 

@@ -76,6 +76,14 @@ impl Check for MySql {
     fn run(&self) -> CheckFuture<'_> {
         Box::pin(self.attempt())
     }
+
+    fn tests(&self) -> String {
+        let Keys { address, tls, user } = &self.keys;
+        format!(
+            "connects to {}, logs in as {user} without a password, and expects to be let in, or only {user} to be refused",
+            tls.place(address)
+        )
+    }
 }
 
 impl MySql {

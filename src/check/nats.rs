@@ -37,6 +37,10 @@ impl Check for Nats {
     fn run(&self) -> CheckFuture<'_> {
         Box::pin(self.attempt())
     }
+
+    fn tests(&self) -> String {
+        format!("connects to {}, sends PING, and expects PONG, or the wish for credentials", self.keys)
+    }
 }
 
 impl Nats {

@@ -16,6 +16,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
 use super::connect::connect;
+use super::secret::Secret;
 use super::trust::Tls;
 use super::values::Address;
 use super::{CheckError, own};
@@ -38,6 +39,13 @@ impl Keys {
     }
 }
 
+impl fmt::Display for Keys {
+    /// `db:6379 over TLS`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.tls.place(&self.address))
+    }
+}
+
 /// Keys from `scheme://host[:port][?tls=true]`.
 pub(super) fn from_url(url: &str, default_port: u16) -> Result<Value, String> {
     let expected = "expected scheme://host:port, or scheme://host:port?tls=true";
@@ -57,10 +65,26 @@ pub(super) fn from_url(url: &str, default_port: u16) -> Result<Value, String> {
     }
 }
 
+/// The same, where a scheme of its own (`rediss`, `amqps`) means TLS and another port.
+pub(super) fn from_url_or_secure(
+    url: &str,
+    secure_scheme: &str,
+    (default_port, secure_port): (u16, u16),
+) -> Result<Value, String> {
+    let secure = url.split_once("://").is_some_and(|(scheme, _)| scheme == secure_scheme);
+    let mut keys = from_url(url, if secure { secure_port } else { default_port })?;
+    if secure {
+        keys["tls"] = json!(true);
+    }
+    Ok(keys)
+}
+
 /// An open connection. Dropped without [`Peer::leave`], it just closes.
 pub(super) struct Peer {
     stream: BufReader<Either<TcpStream, Box<TlsStream<TcpStream>>>>,
     address: Address,
+    /// What no message may repeat, whatever the server sends back.
+    secret: Option<Secret>,
 }
 
 impl fmt::Debug for Peer {
@@ -80,7 +104,13 @@ impl Peer {
         let stream = connect(address).await?;
         // Small packets in turn: else the end of a TLS handshake and what follows it wait 40 ms for each other.
         let _ = stream.set_nodelay(true);
-        Ok(Self { stream: BufReader::new(Either::Left(stream)), address: address.clone() })
+        let stream = BufReader::new(Either::Left(stream));
+        Ok(Self { stream, address: address.clone(), secret: None })
+    }
+
+    /// Keeps this out of every message from now on.
+    pub(super) fn hide(&mut self, secret: &Secret) {
+        self.secret = Some(secret.clone());
     }
 
     /// Goes over to TLS if that is asked for.
@@ -90,7 +120,7 @@ impl Peer {
             // Plain text that would be taken for what TLS protects (CVE-2021-23222).
             return Err(self.unexpected("sent more than its answer before TLS began"));
         }
-        let Self { stream, address } = self;
+        let Self { stream, address, secret } = self;
         let stream = match stream.into_inner() {
             Either::Left(plain) => match trust.handshake(plain, &name).await {
                 Ok(stream) => Either::Right(Box::new(stream)),
@@ -101,7 +131,7 @@ impl Peer {
             },
             secured @ Either::Right(_) => secured,
         };
-        Ok(Self { stream: BufReader::new(stream), address })
+        Ok(Self { stream: BufReader::new(stream), address, secret })
     }
 
     pub(super) async fn send(&mut self, bytes: &[u8]) -> Result<(), CheckError> {
@@ -157,13 +187,25 @@ impl Peer {
 
     /// An answer that is not the `awaited` one.
     pub(super) fn answered(&self, bytes: &[u8], awaited: &str) -> CheckError {
-        self.unexpected(&format!("answered {}, expected {awaited}", quote(bytes)))
+        self.unexpected(&format!("answered {}, expected {awaited}", self.quote(bytes)))
     }
 
     /// An error about this server; cleaned and cut.
     pub(super) fn unexpected(&self, what: &str) -> CheckError {
+        let what = match &self.secret {
+            Some(secret) => String::from_utf8_lossy(&secret.hide_in(what.as_bytes())).into_owned(),
+            None => what.to_owned(),
+        };
         let message = own::one_line(&format!("{} {what}", self.address), LONGEST_QUOTE + 200);
         CheckError::Unexpected { message, figures: None }
+    }
+
+    /// Bytes for people. The secret is hidden before they are cut, lest its beginning stay.
+    fn quote(&self, bytes: &[u8]) -> String {
+        match &self.secret {
+            Some(secret) => quote(&secret.hide_in(bytes)),
+            None => quote(bytes),
+        }
     }
 
     fn cut(&self, bytes: &[u8], error: Option<std::io::Error>, awaited: &str) -> CheckError {
@@ -173,7 +215,7 @@ impl Peer {
         };
         self.unexpected(&match bytes {
             [] => format!("{how} without an answer, expected {awaited}"),
-            _ => format!("answered {} and {how}, expected {awaited}", quote(bytes)),
+            _ => format!("answered {} and {how}, expected {awaited}", self.quote(bytes)),
         })
     }
 }

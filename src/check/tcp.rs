@@ -49,6 +49,10 @@ impl Check for Tcp {
             Ok(Evidence { summary: peer, ..Evidence::default() })
         })
     }
+
+    fn tests(&self) -> String {
+        format!("connects to {}, and hangs up", self.keys.address)
+    }
 }
 
 /// The app's own port counts at any time; anybody else's gates the start only.

@@ -65,6 +65,19 @@ impl Check for Tls {
     fn run(&self) -> CheckFuture<'_> {
         Box::pin(self.attempt())
     }
+
+    fn tests(&self) -> String {
+        let Keys { address, server_name, min_validity, insecure_skip_verify, .. } = &self.keys;
+        let name = server_name.as_ref().unwrap_or(&address.host);
+        let trusted = if *insecure_skip_verify {
+            "any certificate".to_owned()
+        } else {
+            format!("a trusted certificate for {name}")
+        };
+        let valid =
+            min_validity.map_or(String::new(), |Period(least)| format!(", valid for {} more", span(least)));
+        format!("makes a TLS handshake with {address}, and expects {trusted}{valid}")
+    }
 }
 
 impl Tls {

@@ -14,6 +14,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
 use super::own::problem;
+use super::values::Address;
 use crate::config::KeyError;
 use crate::tls::Trust;
 
@@ -48,6 +49,14 @@ impl Tls {
             None => Trust::Public,
         };
         Some((trust, settings.server_name.clone().unwrap_or_else(|| host.to_owned())))
+    }
+
+    /// `db:5432 over TLS`: where a check connects to, and how.
+    pub(super) fn place(&self, address: &Address) -> String {
+        match self {
+            Self::Off => address.to_string(),
+            Self::On(_) => format!("{address} over TLS"),
+        }
     }
 
     pub(super) fn problems(&self) -> Vec<KeyError> {

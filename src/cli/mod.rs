@@ -6,6 +6,7 @@
 pub mod check;
 mod client;
 mod drain;
+mod explain;
 mod run;
 pub mod schema;
 mod status;
@@ -56,6 +57,8 @@ Examples:
     Drain(drain::DrainArgs),
     /// Show what the running sidecar knows.
     Status(status::StatusArgs),
+    /// Say in words why the pod is ready or not, and what becomes of each check.
+    Explain(explain::ExplainArgs),
     /// Print every error of a configuration file, or the effective configuration.
     #[command(after_help = "\
 Example:
@@ -141,6 +144,7 @@ fn execute(command: Command) -> anyhow::Result<u8> {
         Command::Wait(arguments) => block_on(wait::run(arguments)),
         Command::Drain(arguments) => block_on(drain::run(arguments)),
         Command::Status(arguments) => block_on(status::run(arguments)),
+        Command::Explain(arguments) => block_on(explain::run(arguments)),
         Command::Validate { file } => {
             Ok(validate::validate(&file, environment(), &kinds(), out, &mut io::stderr())?)
         }

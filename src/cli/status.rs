@@ -32,11 +32,10 @@ pub struct StatusArgs {
 
 /// Prints the state. Returns the exit code: 0 if the pod is ready, else 1.
 pub async fn run(args: StatusArgs) -> anyhow::Result<u8> {
-    let terminal = io::stdout().is_terminal();
-    let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+    let (terminal, paint) = (io::stdout().is_terminal(), Paint::of_stdout());
     loop {
         let (text, code) = match (fetch(&args.url).await, args.watch) {
-            (Ok(status), _) => (table(&status, colour), u8::from(status["ready"] != Value::Bool(true))),
+            (Ok(status), _) => (table(&status, paint), u8::from(status["ready"] != Value::Bool(true))),
             (Err(error), true) => (format!("{error:#}\n"), 1),
             (Err(error), false) => {
                 eprintln!("{error:#}");
@@ -60,7 +59,8 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<u8> {
     }
 }
 
-async fn fetch(url: &Uri) -> anyhow::Result<Value> {
+/// What a running sidecar says of itself.
+pub(super) async fn fetch(url: &Uri) -> anyhow::Result<Value> {
     let reply = client::call(Call { method: Method::GET, url, token: None, deadline: DEADLINE }).await?;
     ensure!(reply.status == 200, "{url} answers {}, expected 200", reply.status);
     serde_json::from_str(&reply.body).with_context(|| format!("{url} does not answer with a status"))
@@ -73,8 +73,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const SHOWN_TRANSITIONS: usize = 8;
 
 /// The whole page.
-fn table(status: &Value, colour: bool) -> String {
-    let paint = Paint(colour);
+fn table(status: &Value, paint: Paint) -> String {
     let mut page = String::new();
     let ready = status["ready"] == Value::Bool(true);
     let word = if ready { paint.green("READY") } else { paint.red("NOT READY") };
@@ -171,7 +170,8 @@ fn traffic(page: &mut String, traffic: &Value) {
     }
 }
 
-fn drain(page: &mut String, drain: &Value) {
+/// How the pod leaves, if it does.
+pub(super) fn drain(page: &mut String, drain: &Value) {
     let state = text(&drain["state"]);
     let _ = match &*state {
         "idle" => Ok(()),
@@ -188,28 +188,33 @@ fn drain(page: &mut String, drain: &Value) {
     };
 }
 
-fn list(value: &Value) -> &[Value] {
+pub(super) fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> String {
     client::printable(value.as_str().unwrap_or("-")).replace('\n', " ")
 }
 
-fn time(value: &Value) -> String {
+pub(super) fn time(value: &Value) -> String {
     let seconds = value.as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     seconds.map_or_else(|| "-".to_owned(), span)
 }
 
+/// Colour, where there is a terminal that wants it.
 #[derive(Clone, Copy)]
-struct Paint(bool);
+pub(super) struct Paint(pub(super) bool);
 
 impl Paint {
-    fn green(self, text: &str) -> String {
+    pub(super) fn of_stdout() -> Self {
+        Self(io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty()))
+    }
+
+    pub(super) fn green(self, text: &str) -> String {
         self.with("32", text)
     }
 
-    fn red(self, text: &str) -> String {
+    pub(super) fn red(self, text: &str) -> String {
         self.with("31", text)
     }
 
@@ -246,7 +251,7 @@ mod tests {
 
     #[test]
     fn page_tells_what_is_wrong_first() {
-        let page = table(&status(), false);
+        let page = table(&status(), Paint(false));
         assert_eq!(
             page,
             "NOT READY  starting for 12s  (arm 2, 1 app restarts, readygate 0.1.0)\n  \
@@ -265,7 +270,7 @@ mod tests {
 
     #[test]
     fn colour_is_asked_for_and_the_columns_stay() {
-        let page = table(&status(), true);
+        let page = table(&status(), Paint(true));
         assert!(page.starts_with("\x1b[31mNOT READY\x1b[0m"), "{page:?}");
         assert!(page.contains("startup  \x1b[32mpassing\x1b[0m  2ms"), "{page:?}");
     }
@@ -273,7 +278,7 @@ mod tests {
     #[test]
     fn anything_but_a_status_is_no_panic() {
         for value in [json!(null), json!({ "checks": [1, {}], "traffic": [], "transitions": "x" })] {
-            assert!(table(&value, false).starts_with("NOT READY"));
+            assert!(table(&value, Paint(false)).starts_with("NOT READY"));
         }
     }
 }

@@ -126,12 +126,7 @@ fn kind_of(path: &Path, kinds: &[Kind], tree: &mut Tree, report: &mut Report) ->
             unknown("unknown key", key, RawCheck::KEYS)
         } else {
             meant_a_kind = true;
-            let planned = PLANNED_KINDS.contains(&key.as_str());
-            unknown(
-                if planned { "kind of check that is not in this version" } else { "unknown kind of check" },
-                key,
-                &names,
-            )
+            unknown("unknown kind of check", key, &names)
         };
         report.key(&at, message);
     }
@@ -262,6 +257,3 @@ fn refuse(at: &[String], error: &KeyError, tree: &Tree, report: &mut Report) {
         _ => report.value(at, message),
     }
 }
-
-/// Kinds of the contract that a later version will know.
-const PLANNED_KINDS: &[&str] = &["amqp", "kafka", "mongodb"];

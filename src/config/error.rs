@@ -142,7 +142,7 @@ pub(super) fn unknown(what: &str, found: &str, known: &[&str]) -> String {
 }
 
 /// The known name that `found` is probably a slip of.
-pub(super) fn nearest<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
+pub fn nearest<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
     let slips = |name: &str| strsim::damerau_levenshtein(&found.to_lowercase(), name);
     let best = known.iter().min_by_key(|name| slips(name))?;
     (slips(best) <= 1 + best.len() / 4).then_some(best)

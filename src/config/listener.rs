@@ -142,7 +142,7 @@ pub struct Timeouts {
     pub body_progress: Duration,
     /// Connecting to the app, one attempt, TLS included.
     pub connect: Duration,
-    /// From sending the request, each time, to the head of the answer; none by default.
+    /// From sending the request to the head of the answer, all copies together; none by default.
     pub response: Option<Duration>,
     /// A client connection between two requests.
     pub idle: Duration,

@@ -49,7 +49,7 @@ mod walk;
 mod watch;
 
 pub use cpus::available_cpus;
-pub use error::{Problem, Problems, dotted};
+pub use error::{Problem, Problems, dotted, nearest};
 pub use listener::{
     Address, Forwarded, Hold, Limits, Listener, ListenerTls, NotReady, Ramp, Scheme, Timeouts, Upstream,
     UpstreamTls,

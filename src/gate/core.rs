@@ -31,23 +31,32 @@ pub struct Tracked {
     pub unproven: bool,
     /// What the last run said, or the one that goes on.
     pub line: String,
+    /// The line is news of a run that has not ended, or of one that waits for its turn.
+    pub is_news: bool,
     pub took: Option<Duration>,
     pub at: Option<Instant>,
-    /// From the arm to the moment the check counted as passing.
+    /// Since when it counts: the arm, or the reload that brought it.
+    pub counts_from: Instant,
+    /// Since when its standing is what it is.
+    pub since: Instant,
+    /// From `counts_from` to the moment the check counted as passing.
     pub time_to_pass: Option<Duration>,
     pub runs: u64,
 }
 
 impl Tracked {
-    fn new(rule: CheckRule) -> Self {
+    fn new(rule: CheckRule, now: Instant) -> Self {
         Self {
             rule,
             tally: Tally::default(),
             exempt: false,
             unproven: false,
             line: String::new(),
+            is_news: false,
             took: None,
             at: None,
+            counts_from: now,
+            since: now,
             time_to_pass: None,
             runs: 0,
         }
@@ -95,7 +104,7 @@ impl Core {
             arm: 1,
             armed_at: now,
             opened: false,
-            checks: rules.into_iter().map(Tracked::new).collect(),
+            checks: rules.into_iter().map(|rule| Tracked::new(rule, now)).collect(),
             apps: apps.into_iter().map(|name| App { name, refusing: false, seen: false }).collect(),
             lacks: BTreeMap::new(),
             stopping: None,
@@ -116,6 +125,7 @@ impl Core {
                     && let Some(tracked) = self.checks.iter_mut().find(|t| t.rule.name == check)
                 {
                     tracked.line = line;
+                    tracked.is_news = true;
                 }
                 return None;
             }
@@ -169,7 +179,7 @@ impl Core {
                 (Cause::ChecksPassed, EVERYTHING_PASSES.to_owned())
             }
             Event::Configured { rules, changed } => {
-                self.configured(rules, &changed);
+                self.configured(rules, &changed, now);
                 (Cause::Reloaded, "the configuration changed".to_owned())
             }
         };
@@ -308,8 +318,11 @@ impl Core {
             tracked.exempt = false;
             tracked.unproven = false;
             tracked.time_to_pass = None;
+            tracked.counts_from = now;
+            tracked.since = now;
             // What the last arm saw is no reason in this one.
             tracked.line.clear();
+            tracked.is_news = false;
         }
     }
 
@@ -326,16 +339,20 @@ impl Core {
             return None;
         }
         let tracked = self.checks.iter_mut().find(|t| &*t.rule.name == check)?;
-        let rule = &tracked.rule;
+        let (rule, before) = (&tracked.rule, tracked.tally.standing());
         tracked.tally.count(passed, rule.success_threshold, rule.failure_threshold);
+        if tracked.tally.standing() != before {
+            tracked.since = now;
+        }
         tracked.unproven &= tracked.tally.standing() != Standing::Passing;
         tracked.runs += 1;
         tracked.took = Some(took);
         tracked.at = Some(now);
         if tracked.time_to_pass.is_none() && tracked.tally.passed() {
-            tracked.time_to_pass = Some(now.saturating_duration_since(self.armed_at));
+            tracked.time_to_pass = Some(now.saturating_duration_since(tracked.counts_from));
         }
         tracked.line = line;
+        tracked.is_news = false;
         Some(if passed {
             (Cause::ChecksPassed, EVERYTHING_PASSES.to_owned())
         } else {
@@ -343,7 +360,7 @@ impl Core {
         })
     }
 
-    fn configured(&mut self, rules: Vec<CheckRule>, changed: &[Arc<str>]) {
+    fn configured(&mut self, rules: Vec<CheckRule>, changed: &[Arc<str>], now: Instant) {
         let blocked: Vec<bool> = self.checks.iter().map(|tracked| self.blocks(tracked)).collect();
         let old: Vec<(Tracked, bool)> = std::mem::take(&mut self.checks).into_iter().zip(blocked).collect();
         for rule in rules {
@@ -356,7 +373,7 @@ impl Core {
                 _ => {
                     let blocked = before.is_some_and(|(_, blocked)| *blocked);
                     let exempt = self.opened && !blocked && rule.role == Role::Startup;
-                    Tracked { exempt, unproven: blocked, ..Tracked::new(rule) }
+                    Tracked { exempt, unproven: blocked, ..Tracked::new(rule, now) }
                 }
             });
         }

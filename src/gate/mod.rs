@@ -8,9 +8,11 @@
 mod beat;
 pub mod core;
 mod event;
+mod plan;
 mod report;
 mod tally;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +23,7 @@ use tokio::sync::watch;
 
 pub use self::beat::{Beat, Beats};
 pub use self::event::{Cause, CheckRule, Event, Phase, Role, Transition};
+pub use self::plan::{Next, Plan, Plans};
 pub use self::report::{CheckReport, Past, Report};
 pub use self::tally::Standing;
 
@@ -40,6 +43,7 @@ struct Shared {
     report: ArcSwap<Report>,
     changed: watch::Sender<Word>,
     beats: Beats,
+    plans: Plans,
     observer: Observer,
 }
 
@@ -134,6 +138,7 @@ impl Gate {
             changed: watch::Sender::new(word),
             core: Mutex::new(Inner { core, past }),
             beats,
+            plans: Plans::default(),
             observer,
         }))
     }
@@ -169,6 +174,11 @@ impl Gate {
         }
     }
 
+    /// Where whoever runs the checks says what they do next.
+    pub fn plans(&self) -> &Plans {
+        &self.0.plans
+    }
+
     pub fn view(&self) -> GateView {
         GateView(Arc::clone(&self.0))
     }
@@ -196,6 +206,11 @@ impl GateView {
     /// The reasons, and everything else that `/status` tells.
     pub fn report(&self) -> Arc<Report> {
         self.0.report.load_full()
+    }
+
+    /// What each check tests, and what it does next.
+    pub fn plans(&self) -> Arc<HashMap<Arc<str>, Plan>> {
+        self.0.plans.all()
     }
 
     /// Wakes at each change of the word. Takes a lock: for those who wait, not for each request.

@@ -95,7 +95,8 @@ pub const CHECK_DURATION: Family =
 pub const CHECK_TIME_TO_PASS: Family = gauge(
     "readygate_check_time_to_pass_seconds",
     &["check"],
-    "From the last arm to the moment the check counted as passing; NaN while it has not.",
+    "From the last arm (or the reload that brought the check) to the moment it counted as passing, what it waited \
+     for included; NaN while it has not.",
 );
 pub const WARMUP_REQUESTS: Family =
     counter("readygate_warmup_requests_total", &["check", "result"], "Requests sent by a warm-up.");

@@ -11,6 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::expect::Expected;
 use super::layers::observe::Flight;
 use super::lease::Lease;
+use super::registry::Protocol;
 use super::resend::Kept;
 use super::upgrade::Switch;
 use super::upload::{Broken, Failure, Upload};
@@ -153,9 +154,27 @@ impl HttpBody for Body {
         let this = self.get_mut();
         let polled = match &mut this.source {
             Source::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Source::App(body) => Pin::new(body).poll_frame(cx),
+            Source::App(body) => {
+                if let Some(flight) = &this.flight {
+                    let client = flight.connection();
+                    // hyper would take sixteen pieces before it looks whether the first one went out.
+                    if client.owes() {
+                        return Poll::Pending;
+                    }
+                    if let Some(lease) = &this.lease {
+                        lease.read_much(client.keeps_up());
+                    }
+                }
+                Pin::new(body).poll_frame(cx)
+            }
             Source::Switch(_) => return Poll::Ready(None),
         };
+        if let (Poll::Ready(Some(Ok(frame))), Some(flight)) = (&polled, &this.flight)
+            && let Some(data) = frame.data_ref()
+            && flight.connection().protocol() == Protocol::Http1
+        {
+            flight.connection().owe(data.len());
+        }
         match &polled {
             Poll::Ready(None) => this.end(),
             // After trailers hyper asks for nothing more.

@@ -7,10 +7,12 @@
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 use tower::Service;
 
 use crate::config::Scheme;
@@ -52,20 +54,22 @@ pub async fn forward(mut inbound: Inbound) -> Result<Response<Body>, ProxyError>
     let Entered { request, notable, lane, connection, settings, upgrade, warmup, .. } = &mut *inbound;
     let upload = request.body().failure();
     address(request)?;
-    let (answered, says_so) = match settings.listener.upstream.scheme {
+    let (answered, budget) = match settings.listener.upstream.scheme {
         Scheme::Http | Scheme::Unix | Scheme::Tcp => {
             let expects = notable.has(Notable::EXPECT);
-            (if expects { wait_for_continue(request) } else { None }, false)
+            (if expects { wait_for_continue(request) } else { None }, None)
         }
         // hyper does not tell of a 100 of HTTP/2.
         Scheme::H2c | Scheme::Https => {
             request.headers_mut().remove(header::EXPECT);
-            (None, true)
+            (None, Some(&lane.resend))
         }
     };
-    let copy = Copy::of(request, says_so);
+    let copy = Copy::of(request, budget);
     let mut patience = Patience::new(&settings.listener, *warmup);
     let mut resent = 0;
+    // One for all copies: to the client they are one request.
+    let mut time = settings.listener.timeouts.response;
     let switching = loop {
         let mut lease = lane.upstream.lease(lane, &settings.listener, &mut patience).await?;
         if upgrade.is_some() {
@@ -74,13 +78,9 @@ pub async fn forward(mut inbound: Inbound) -> Result<Response<Body>, ProxyError>
         let sent = {
             // In one place: moved to where it is waited for, it would have room in each.
             let sending = pin!(lease.send(std::mem::take(request)));
-            match settings.listener.timeouts.response {
+            match &mut time {
                 None => sending.await,
-                // Counts from here: neither a line nor an app that restarts is the app's slowness.
-                Some(limit) => match Box::pin(tokio::time::timeout(limit, sending)).await {
-                    Ok(sent) => sent,
-                    Err(_) => return Err(ProxyError::new(ErrorKind::ResponseTimeout)),
-                },
+                Some(left) => Box::pin(within(left, sending)).await?,
             }
         };
         let Failure { error, fate } = match sent {
@@ -114,6 +114,15 @@ pub async fn forward(mut inbound: Inbound) -> Result<Response<Body>, ProxyError>
         tracing::debug!(listener = %lane.shared.name, %error, "request is sent again");
     };
     switching.await
+}
+
+/// Waits for the app for as long as is left of the request's time, and takes that off it: neither a line nor an app
+/// that restarts is the app's slowness, so what passes between two copies does not count.
+async fn within<F: Future>(left: &mut Duration, sending: F) -> Result<F::Output, ProxyError> {
+    let began = Instant::now();
+    let sent = tokio::time::timeout(*left, sending).await;
+    *left = left.saturating_sub(began.elapsed());
+    sent.map_err(|_| ProxyError::new(ErrorKind::ResponseTimeout))
 }
 
 /// How often a request that got no answer is sent again: an app that dies of it must not get it for ever.

@@ -49,10 +49,10 @@ where
 
 /// Bytes of request bodies that may wait here on one stream, as long as the app does not take them: 1 Gb/s
 /// at a round trip of 4 ms.
-pub const STREAM_WINDOW: u32 = 512 << 10;
+const STREAM_WINDOW: u32 = 512 << 10;
 
 /// The same for all streams of a connection together: what one client can make us hold.
-pub const CONNECTION_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 1 << 20;
 
 /// Bytes of an answer that a stream takes from the app before the client has room for them.
 pub const SEND_BUFFER: usize = 64 << 10;
@@ -117,7 +117,7 @@ impl Tally for ClientSide {
 
     fn sent(&self, bytes: usize) {
         self.lane.counters.sent(bytes as u64);
-        self.state.unblocked();
+        self.state.took(bytes);
     }
 
     fn blocked(&self) {

@@ -16,6 +16,7 @@ use crate::traffic::{Counters, ErrorKind, Ignored};
 use super::error::ProxyError;
 use super::ramp::{Climb, first_places};
 use super::registry::Connections;
+use super::resend::Budget;
 use super::upstream::Upstream;
 use super::{Setup, Tls};
 
@@ -116,6 +117,8 @@ pub struct Lane {
     pub gate: Gate,
     pub view: GateView,
     pub upstream: Upstream,
+    /// For bodies that are kept until the app answers.
+    pub resend: Rc<Budget>,
     pub tls: Tls,
     pub connections: Connections,
     pub clock: Rc<Clock>,
@@ -149,6 +152,7 @@ impl Lane {
             gate: setup.gate.clone(),
             view: setup.gate.view(),
             upstream: Upstream::new(Box::new(move || suspect(number))),
+            resend: Rc::default(),
             tls: setup.tls.get(number).cloned().unwrap_or_default(),
             connections: Connections::default(),
             clock: Rc::clone(clock),

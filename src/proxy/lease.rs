@@ -64,6 +64,14 @@ impl Lease {
         }
     }
 
+    /// Says whether the answer may be read in large pieces: they are cheaper, and what a slow client leaves is kept.
+    pub fn read_much(&self, much: bool) {
+        match self {
+            Self::Exclusive(lease) => lease.read_much(much),
+            Self::Shared(_) => {} // pieces are frames, and windows bound them
+        }
+    }
+
     /// Takes the connection apart after a 101: the socket, and what the app sent after the head. None if it broke
     /// meanwhile.
     pub async fn switch(self) -> Option<(Stream, Bytes)> {

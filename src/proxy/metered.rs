@@ -1,5 +1,6 @@
 //! A socket that tells what came and how many bytes went.
 
+use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -15,6 +16,11 @@ pub trait Tally {
     /// How many of these bytes, which came in, may be read. If not all, reading fails after them.
     fn sound(&self, bytes: &[u8]) -> usize {
         bytes.len()
+    }
+
+    /// How many bytes may be read at once, if that is bounded; [`SCRATCH`] at most.
+    fn most(&self) -> Option<usize> {
+        None
     }
 
     /// These bytes came, at least one.
@@ -69,7 +75,10 @@ impl<S: AsyncRead, T: Tally> AsyncRead for Metered<S, T> {
                 }
                 Poll::Ready(Ok(()))
             }
-            None => this.stream.poll_read(cx, buf),
+            None => match this.tally.most() {
+                Some(most) if most < buf.remaining() => read_few(this.stream, cx, buf, most),
+                _ => this.stream.poll_read(cx, buf),
+            },
         };
         let read = &buf.filled()[before..];
         if read.is_empty() {
@@ -124,6 +133,27 @@ where
         self.stream.reset_on_close();
     }
 }
+
+/// Reads that many bytes at most. By way of a buffer that this thread's connections share: memory that is not filled
+/// is not touched.
+fn read_few(
+    stream: Pin<&mut impl AsyncRead>,
+    cx: &mut Context<'_>,
+    buf: &mut ReadBuf<'_>,
+    most: usize,
+) -> Poll<io::Result<()>> {
+    thread_local! {
+        static SHARED: RefCell<[u8; SCRATCH]> = const { RefCell::new([0; SCRATCH]) };
+    }
+    SHARED.with_borrow_mut(|shared| {
+        let mut few = ReadBuf::new(&mut shared[..most.min(SCRATCH)]);
+        let polled = stream.poll_read(cx, &mut few);
+        buf.put_slice(few.filled());
+        polled
+    })
+}
+
+const SCRATCH: usize = 4 << 10;
 
 fn told(polled: Poll<io::Result<usize>>, tally: &impl Tally) -> Poll<io::Result<usize>> {
     match &polled {

@@ -215,10 +215,16 @@ fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     socket.set_nonblocking(true)?;
     // On Linux each accepted connection has it too: one system call less for each.
     socket.set_tcp_nodelay(true)?;
+    // Each accepted connection has this too.
+    socket.set_tcp_notsent_lowat(UNSENT)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
+
+/// Bytes that the kernel takes for a client beyond those that are on their way to it: enough to keep the way full
+/// until we are woken. By default it takes megabytes for a client that does not read, and a pod pays for them.
+const UNSENT: u32 = 128 << 10;
 
 const ANY_ON_LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 

@@ -23,7 +23,7 @@ use crate::traffic::ErrorKind;
 use super::body::RequestBody;
 use super::dial::Stream;
 use super::error::ProxyError;
-use super::http2::{CONNECTION_WINDOW, Local, SEND_BUFFER, STREAM_WINDOW};
+use super::http2::{Local, SEND_BUFFER};
 use super::lane::{Clock, Lane};
 use super::lease::{Failure, Fate};
 
@@ -97,7 +97,7 @@ impl Lease {
         let scheme = if matches!(stream, Stream::Tls { .. }) { Scheme::HTTPS } else { Scheme::HTTP };
         let (sender, connection) = http2::Builder::new(Local)
             .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BUFFER)
             .max_header_list_size(HEADER_LIST)
@@ -179,6 +179,14 @@ fn is_unprocessed(error: &hyper::Error) -> bool {
         error.is_remote() && (refused || error.is_go_away())
     })
 }
+
+/// Bytes of an answer that wait here while its client takes none. The app is near: at a round trip of 100 µs, busy
+/// threads included, this is 1.3 Gb/s.
+const WINDOW: u32 = 16 << 10;
+
+/// Not a bound of its own: were it less than all streams' windows, a few clients that read nothing would use it up, and
+/// the answers of all others would wait for them.
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 
 /// Bytes of an answer's head.
 const HEADER_LIST: u32 = 256 << 10;

@@ -61,6 +61,7 @@ impl Pool {
     fn put(&self, connection: Connection, clock: &Clock) {
         connection.link.idle.set(true);
         connection.link.may_switch.set(false);
+        connection.link.much.set(false);
         self.idle.borrow_mut().push(Idle { connection, since: clock.millis() });
     }
 }
@@ -96,11 +97,17 @@ struct Link {
     idle: Cell<bool>,
     /// The request under way asks for an upgrade.
     may_switch: Cell<bool>,
+    /// The client of the request under way keeps up with large pieces.
+    much: Cell<bool>,
 }
 
 impl Tally for Rc<Link> {
     fn received(&self, bytes: &[u8]) {
         self.received.set(self.received.get() + bytes.len() as u64);
+    }
+
+    fn most(&self) -> Option<usize> {
+        (!self.much.get()).then_some(PIECE)
     }
 
     fn sent(&self, _: usize) {}
@@ -121,8 +128,11 @@ impl Lease {
     pub async fn open(stream: Stream, lane: &Rc<Lane>) -> Result<Self, ProxyError> {
         let link = Rc::new(Link::default());
         let io = TokioIo::new(Metered::new(stream, Bytes::new(), Rc::clone(&link)));
-        let (sender, mut connection) =
-            http1::Builder::new().handshake(io).await.map_err(ProxyError::exchange)?;
+        let (sender, mut connection) = http1::Builder::new()
+            .max_buf_size(LARGEST_PIECE)
+            .handshake(io)
+            .await
+            .map_err(ProxyError::exchange)?;
         let (on, used) = (Rc::clone(lane), Rc::clone(&link));
         let task = tokio::task::spawn_local(async move {
             let ended = poll_fn(|cx| match used.may_switch.get() {
@@ -145,6 +155,11 @@ impl Lease {
     /// Says that the request to come asks for an upgrade.
     pub fn may_switch(&self) {
         self.connection.link.may_switch.set(true);
+    }
+
+    /// As of [`super::lease::Lease::read_much`].
+    pub fn read_much(&self, much: bool) {
+        self.connection.link.much.set(much);
     }
 
     /// As of [`super::lease::Lease::switch`].
@@ -198,6 +213,13 @@ impl Lease {
         self.lane.upstream.pool.put(self.connection, &self.lane.clock);
     }
 }
+
+/// Bytes of an answer that are read at once for a client that has not shown that it takes them; so few that hyper does
+/// not try twice as many next.
+const PIECE: usize = 4 << 10;
+
+/// The same for any client, and the most that an answer's head may have.
+const LARGEST_PIECE: usize = 32 << 10;
 
 /// How long a connection may take to come to rest after an answer: an app may well answer early and take
 /// the rest of the request's body all the same.

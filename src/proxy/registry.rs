@@ -74,6 +74,12 @@ pub struct ConnectionState {
     since: Cell<u64>,
     /// Since when the client has not taken what is there for it, on the coarse clock.
     blocked: Cell<Option<u64>>,
+    /// Bytes of an answer that wait for the socket.
+    owed: Cell<usize>,
+    /// The answer's next bytes wait for that.
+    halted: Cell<bool>,
+    /// Bytes that the client took since it last kept us waiting.
+    taken: Cell<usize>,
     order: Cell<Order>,
     waker: RefCell<Option<Waker>>,
     /// Filled for a moment only: what it holds keeps this state alive.
@@ -92,6 +98,9 @@ impl ConnectionState {
             requests: Cell::new(0),
             since: Cell::new(clock.millis()),
             blocked: Cell::new(None),
+            owed: Cell::new(0),
+            halted: Cell::new(false),
+            taken: Cell::new(0),
             order: Cell::new(Order::Serve),
             waker: RefCell::new(None),
             handover: Handover::default(),
@@ -129,6 +138,8 @@ impl ConnectionState {
     /// Notes that one more request is being served.
     pub fn request_began(&self, clock: &Clock) {
         self.requests.set(self.requests.get() + 1);
+        // What an answer that broke off owed is no concern of this one.
+        self.owed.set(0);
         self.enter(Stage::Busy, clock);
     }
 
@@ -167,21 +178,51 @@ impl ConnectionState {
     fn tell(&self, order: Order) {
         if order > self.order.get() {
             self.order.set(order);
-            if let Some(waker) = self.waker.borrow_mut().take() {
-                waker.wake();
-            }
+            self.wake();
+        }
+    }
+
+    /// Wakes the connection's task.
+    fn wake(&self) {
+        if let Some(waker) = self.waker.borrow().as_ref() {
+            waker.wake_by_ref();
         }
     }
 
     /// Notes that the client takes nothing of what is there for it.
     pub fn blocked(&self, clock: &Clock) {
+        self.taken.set(0);
         if self.blocked.get().is_none() {
             self.blocked.set(Some(clock.millis()));
         }
     }
 
-    pub fn unblocked(&self) {
+    /// Notes that it took so many bytes.
+    pub fn took(&self, bytes: usize) {
         self.blocked.set(None);
+        self.owed.set(self.owed.get().saturating_sub(bytes));
+        if self.owed.get() == 0 && self.halted.take() {
+            self.wake();
+        }
+        self.taken.set(self.taken.get().saturating_add(bytes));
+    }
+
+    /// Notes that so many bytes of an answer go to the socket next.
+    pub fn owe(&self, bytes: usize) {
+        self.owed.set(self.owed.get() + bytes);
+    }
+
+    /// Whether bytes of an answer still wait for the socket; the connection's task is woken when none do. Heads and the framing of bodies are not counted here but
+    /// are in what it took: this ends a little early, and never late.
+    pub fn owes(&self) -> bool {
+        self.halted.set(self.owed.get() > 0);
+        self.halted.get()
+    }
+
+    /// Whether the client takes its answers about as fast as they come. A socket takes much for a client that reads
+    /// nothing, so this shows only after more than that.
+    pub fn keeps_up(&self) -> bool {
+        self.taken.get() >= SWALLOWED
     }
 
     fn is_late(&self, timeouts: &Timeouts, clock: &Clock) -> bool {
@@ -200,6 +241,10 @@ impl ConnectionState {
         clock.passed(self.since.get(), limit)
     }
 }
+
+/// The most that sockets, ours and the client's, hold for a client that reads nothing: [`super::UNSENT`], and the first
+/// window of most systems.
+const SWALLOWED: usize = 512 << 10;
 
 /// The connections of one lane, for the worker's tick and for the drain.
 #[derive(Debug, Default)]

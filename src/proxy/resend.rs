@@ -2,9 +2,9 @@
 //!
 //! An app of HTTP/1 that did nothing with a request cannot say so, so only requests without a body are kept
 //! for it. An app of HTTP/2 can (RFC 9113, 6.8 and 8.7), and calls of gRPC have bodies: for it the first
-//! frames of a body are kept until the head of the answer came.
+//! bytes of a body are kept until the head of the answer came, for a request and for all together in bounds.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
@@ -23,19 +23,17 @@ pub struct Copy {
 }
 
 impl Copy {
-    /// Keeps what it takes. `says_so`: the app tells if it did nothing with a request.
-    pub fn of(request: &mut Request<RequestBody>, says_so: bool) -> Option<Self> {
+    /// Keeps what it takes. `budget`: for the body, where the app tells if it did nothing with a request.
+    pub fn of(request: &mut Request<RequestBody>, budget: Option<&Rc<Budget>>) -> Option<Self> {
         if request.body().is_end_stream() {
             return Some(Self { parts: head_of(request), body: None });
         }
-        if !says_so {
-            return None;
-        }
+        let budget = budget?;
         let parts = head_of(request);
         let body = request.body_mut();
         match std::mem::replace(body, RequestBody::Empty) {
             RequestBody::Client(upload) => {
-                let source = Rc::new(RefCell::new(Source::new(upload)));
+                let source = Rc::new(RefCell::new(Source::new(upload, budget)));
                 *body = RequestBody::Kept(Kept::of(&source));
                 Some(Self { parts, body: Some(source) })
             }
@@ -96,43 +94,73 @@ fn head_of(request: &Request<RequestBody>) -> request::Parts {
 #[derive(Debug)]
 struct Source {
     upload: Upload,
-    frames: Vec<Part>,
-    size: usize,
-    /// Whether `frames` is all that came.
+    /// One piece, whatever the pieces were in which it came: those of hyper hold on to whole buffers.
+    data: Vec<u8>,
+    trailers: Option<HeaderMap>,
+    budget: Rc<Budget>,
+    /// Whether `data` and `trailers` are all that came.
     keeps: bool,
     ended: bool,
     /// Which copy reads on: those before it are over, and may not know it yet.
     copy: u32,
 }
 
-#[derive(Clone, Debug)]
-enum Part {
-    Data(Bytes),
-    Trailers(HeaderMap),
-}
-
 impl Source {
-    fn new(upload: Upload) -> Self {
-        Self { upload, frames: Vec::new(), size: 0, keeps: true, ended: false, copy: 0 }
+    fn new(upload: Upload, budget: &Rc<Budget>) -> Self {
+        let (data, budget) = (Vec::new(), Rc::clone(budget));
+        Self { upload, data, trailers: None, budget, keeps: true, ended: false, copy: 0 }
     }
 
     fn keep(&mut self, frame: &Frame<Bytes>) {
-        let part = match (frame.data_ref(), frame.trailers_ref()) {
-            (Some(data), _) => Part::Data(data.clone()),
-            (None, Some(trailers)) => Part::Trailers(trailers.clone()),
-            (None, None) => return,
-        };
-        self.size += if let Part::Data(data) = &part { data.len() } else { 0 };
-        if self.size > LARGEST || self.frames.len() >= MOST_FRAMES {
-            self.forget();
-        } else {
-            self.frames.push(part);
+        if let Some(data) = frame.data_ref() {
+            let (before, size) = (self.data.capacity(), self.data.len() + data.len());
+            if size > LARGEST {
+                return self.forget();
+            }
+            self.data.extend_from_slice(data);
+            if !self.budget.take(self.data.capacity() - before) {
+                // What it was given before; the rest it did not get.
+                self.budget.give_back(before);
+                self.data = Vec::new();
+                self.forget();
+            }
+        } else if let Some(trailers) = frame.trailers_ref() {
+            self.trailers = Some(trailers.clone());
         }
     }
 
     fn forget(&mut self) {
         self.keeps = false;
-        self.frames = Vec::new();
+        self.budget.give_back(std::mem::take(&mut self.data).capacity());
+        self.trailers = None;
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        self.budget.give_back(self.data.capacity());
+    }
+}
+
+/// Bytes that the requests of one lane may keep together: an app that answers none of them must not fill the memory
+/// with them. Who finds nothing left is not sent again.
+#[derive(Debug)]
+pub struct Budget(Cell<usize>);
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self(Cell::new(TOGETHER))
+    }
+}
+
+impl Budget {
+    fn take(&self, bytes: usize) -> bool {
+        let left = self.0.get().checked_sub(bytes);
+        left.inspect(|left| self.0.set(*left)).is_some()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.0.set(self.0.get() + bytes);
     }
 }
 
@@ -141,13 +169,14 @@ impl Source {
 pub struct Kept {
     source: Rc<RefCell<Source>>,
     copy: u32,
-    /// Frames of the source that were read.
+    /// Bytes of the source's that were read, and whether its trailers were.
     read: usize,
+    told: bool,
 }
 
 impl Kept {
     fn of(source: &Rc<RefCell<Source>>) -> Self {
-        Self { copy: source.borrow().copy, source: Rc::clone(source), read: 0 }
+        Self { copy: source.borrow().copy, source: Rc::clone(source), read: 0, told: false }
     }
 
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
@@ -156,12 +185,13 @@ impl Kept {
             // Another stream has the body now; this one has been reset.
             return Poll::Pending;
         }
-        if let Some(part) = source.frames.get(self.read).cloned() {
-            self.read += 1;
-            return Poll::Ready(Some(Ok(match part {
-                Part::Data(data) => Frame::data(data),
-                Part::Trailers(trailers) => Frame::trailers(trailers),
-            })));
+        if let Some(unread) = source.data.get(self.read..).filter(|unread| !unread.is_empty()) {
+            self.read += unread.len();
+            return Poll::Ready(Some(Ok(Frame::data(Bytes::copy_from_slice(unread)))));
+        }
+        if let Some(trailers) = source.trailers.as_ref().filter(|_| !self.told) {
+            self.told = true;
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers.clone()))));
         }
         if source.ended {
             return Poll::Ready(None);
@@ -171,7 +201,8 @@ impl Kept {
             None => source.ended = true,
             Some(Ok(frame)) if source.keeps => {
                 source.keep(frame);
-                self.read += 1;
+                self.read = source.data.len();
+                self.told = source.trailers.is_some();
             }
             Some(_) => {}
         }
@@ -180,14 +211,13 @@ impl Kept {
 
     pub fn is_end_stream(&self) -> bool {
         let source = self.source.borrow();
-        self.read >= source.frames.len() && (source.ended || source.upload.is_end_stream())
+        let is_through = self.read >= source.data.len() && (self.told || source.trailers.is_none());
+        is_through && (source.ended || source.upload.is_end_stream())
     }
 
     pub fn size_hint(&self) -> SizeHint {
         let source = self.source.borrow();
-        let unread = source.frames.iter().skip(self.read);
-        let kept: usize = unread.map(|part| if let Part::Data(data) = part { data.len() } else { 0 }).sum();
-        let (kept, rest) = (kept as u64, source.upload.size_hint());
+        let (kept, rest) = (source.data.len().saturating_sub(self.read) as u64, source.upload.size_hint());
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower() + kept);
         if let Some(upper) = rest.upper() {
@@ -197,8 +227,8 @@ impl Kept {
     }
 }
 
-/// Bytes of a body that are kept: most calls fit, and it is what a stream's first window holds.
+/// Bytes of a body that are kept: most calls fit.
 const LARGEST: usize = 64 << 10;
 
-/// A body in very small pieces costs more than its bytes.
-const MOST_FRAMES: usize = 64;
+/// The same for all requests of a lane together.
+const TOGETHER: usize = 1 << 20;

@@ -181,6 +181,7 @@ async fn reconcile(shared: &Rc<Shared>, running: &mut Vec<Running>, checks: &[Ch
         // Waits until its run is dropped: runs of one check never overlap.
         old.task.end().await;
         shared.figures.set(&old.spec.name, None);
+        shared.gate.plans().remove(&old.spec.name);
     }
     for spec in checks {
         if !running.iter().any(|kept| kept.spec == *spec) {

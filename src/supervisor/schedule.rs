@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::sync::watch;
@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::check::{Check, CheckError, CheckResult, Context, Evidence, Report};
 use crate::config::CheckSpec;
-use crate::gate::{CheckReport, Event, Standing, Word};
+use crate::gate::{CheckReport, Event, Next, Plan, Standing, Word};
 use crate::metrics::RunResult;
 
 use super::jitter::Jitter;
@@ -51,6 +51,9 @@ impl Schedule {
             },
         };
         let check = (kind.build)(&spec, context);
+        let tests = one_line(&check.tests()).into();
+        let plan = Plan { tests, after: spec.after.as_slice().into(), next: Next::Due(now()) };
+        shared.gate.plans().set(&name, &plan);
         let jitter = Jitter::new(shared.seed, &spec.name);
         Self { shared, spec, name, check, arm, jitter }
     }
@@ -81,16 +84,21 @@ impl Schedule {
     async fn one_arm(&mut self, arm: u64) {
         self.others(arm).await;
         loop {
-            let standing = self.standing();
-            if self.check.once_per_arm() && standing.is_some_and(|report| report.passed) {
+            if self.rests() {
+                self.plans(&Next::Rests);
                 std::future::pending::<()>().await;
             }
             let began = now();
-            let result = self.attempt().await;
+            let result = self.attempt(began).await;
             self.finished(arm, result, now().saturating_duration_since(began));
+            if self.rests() {
+                continue;
+            }
             let passing = self.standing().is_some_and(|report| report.standing == Standing::Passing);
             let base = if passing { self.spec.interval } else { self.spec.interval_failing };
-            sleep(self.jitter.around(base)).await;
+            let pause = self.jitter.around(base);
+            self.plans(&Next::Due(now() + pause));
+            sleep(pause).await;
         }
     }
 
@@ -116,6 +124,7 @@ impl Schedule {
             if missing.is_empty() {
                 return;
             }
+            self.plans(&Next::Waits(missing.into_iter().map(str::to_owned).collect()));
             if results.changed().await.is_err() {
                 // The sender lives in `shared`.
                 std::future::pending::<()>().await;
@@ -124,8 +133,9 @@ impl Schedule {
     }
 
     /// One run within its deadline. A panic ends the run and nothing else.
-    async fn attempt(&self) -> Result<CheckResult, Panic> {
+    async fn attempt(&self, began: Instant) -> Result<CheckResult, Panic> {
         let deadline = self.check.deadline(self.spec.timeout);
+        self.plans(&Next::Runs { since: began, at_most: deadline });
         let mut run = catch_unwind(AssertUnwindSafe(|| self.check.run())).map_err(Panic::of)?;
         // Not a task of its own: dropping this future drops the run, so that no two ever overlap.
         let caught = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(cx))) {
@@ -154,6 +164,16 @@ impl Schedule {
         self.shared.gate.apply(event, now());
         (self.shared.observer)(&self.name, News::Ran(&outcome));
         self.shared.results.send_replace(());
+    }
+
+    /// Tells people what comes next.
+    fn plans(&self, next: &Next) {
+        self.shared.gate.plans().next(&self.name, next);
+    }
+
+    /// Whether there is nothing to run before the next arm.
+    fn rests(&self) -> bool {
+        self.check.once_per_arm() && self.standing().is_some_and(|report| report.passed)
     }
 
     fn standing(&self) -> Option<CheckReport> {

@@ -6,8 +6,7 @@ use serde_json::json;
 
 use crate::support::Scratch;
 use crate::support::servers::{
-    Server, ask, bears_strangers, certificate, free_port, hold, is_root, program, refuses, refuses_tls,
-    trusted, with,
+    Server, ask, certificate, free_port, hold, is_root, program, refuses, refuses_tls, trusted, with,
 };
 
 fn memcached(settings: &[&str]) -> Option<Server> {
@@ -58,9 +57,4 @@ async fn a_memcached_with_tls_is_asked_in_tls() {
     let _memcached = memcached.ready("memcached", secure).await;
     refuses("memcached", plain.clone(), "expected VERSION").await;
     refuses("memcached", with(&plain, json!({ "tls": true })), "the TLS handshake failed").await;
-}
-
-#[tokio::test]
-async fn whatever_answers_is_judged() {
-    bears_strangers("memcached").await;
 }

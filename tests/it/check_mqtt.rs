@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::support::Scratch;
 use crate::support::servers::{
-    Server, ask, bears_strangers, certificate, free_port, is_root, program, refuses, stranger, trusted, with,
+    Server, ask, certificate, free_port, is_root, program, refuses, stranger, trusted, with,
 };
 
 /// A broker with these settings, not waited for; None if there is none here.
@@ -70,9 +70,4 @@ async fn a_broker_that_is_unavailable_fails() {
     refuses("mqtt", stranger(vec![0x20, 2, 0, 3]), "3 server unavailable, expected 0 accepted").await;
     refuses("mqtt", stranger(vec![0x20, 2, 0, 1]), "expected it to speak MQTT 3.1.1").await;
     refuses("mqtt", stranger(vec![0x20, 2, 0, 0x84]), "answered 0x20020084, expected CONNACK").await;
-}
-
-#[tokio::test]
-async fn whatever_answers_is_judged() {
-    bears_strangers("mqtt").await;
 }

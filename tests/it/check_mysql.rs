@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::support::Scratch;
 use crate::support::servers::{
-    Server, ask, bears_strangers, certificate, free_port, is_root, program, refuses, trusted, with,
+    Server, ask, certificate, free_port, is_root, program, refuses, trusted, with,
 };
 
 /// A server with these settings, in which `quiet` needs no password.
@@ -83,9 +83,4 @@ async fn a_full_mysql_fails_and_so_does_tls_where_there_is_none() {
         }
     };
     assert!(full.ends_with("refused the connection: 1040 Too many connections"), "{full}");
-}
-
-#[tokio::test]
-async fn whatever_answers_is_judged() {
-    bears_strangers("mysql").await;
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::support::Scratch;
 use crate::support::servers::{
-    Server, ask, bears_strangers, certificate, free_port, hold, program, refuses, stranger, trusted, with,
+    Server, ask, certificate, free_port, hold, program, refuses, stranger, trusted, with,
 };
 
 /// A server with this configuration, not waited for; None if there is none here.
@@ -74,9 +74,4 @@ async fn a_nats_with_tls_is_asked_in_tls() {
 #[tokio::test]
 async fn a_nats_that_is_leaving_fails() {
     refuses("nats", stranger(b"INFO {\"ldm\":true}\r\n".to_vec()), "is in lame duck mode").await;
-}
-
-#[tokio::test]
-async fn whatever_answers_is_judged() {
-    bears_strangers("nats").await;
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::servers::{
-    Server, ask, bears_strangers, certificate, free_port, hold, is_root, program, refuses, trusted, with,
+    Server, ask, certificate, free_port, hold, is_root, program, refuses, trusted, with,
 };
 use crate::support::{Scratch, eventually, signal};
 
@@ -25,12 +25,14 @@ fn unprivileged(program: &Path, scratch: &Scratch) -> Command {
     command
 }
 
-/// A server with these settings, not waited for. `postgres` is trusted, `guest` wants a password, nobody else
-/// exists.
+/// A server with these settings, not waited for. `postgres` is trusted, but for the databases `app`, which wants its
+/// password, and over TLS `template1`, which wants it in plain. `guest` wants one too, and nobody else exists.
 fn postgres(settings: &[&str]) -> Option<Server> {
     let scratch = Scratch::new();
     let (initdb, postgres) = (program("initdb")?, program("postgres")?);
     let (data, key) = (scratch.join("data"), scratch.join("key"));
+    let password = scratch.join("password");
+    fs::write(&password, PASSWORD).expect("a file");
     fs::copy(certificate("key"), &key).expect("a key");
     fs::set_permissions(&key, Permissions::from_mode(0o600)).expect("a mode");
     if is_root() {
@@ -41,10 +43,12 @@ fn postgres(settings: &[&str]) -> Option<Server> {
     let made = unprivileged(&initdb, &scratch)
         .args(["-A", "trust", "-U", "postgres", "--no-sync", "--no-instructions", "-D"])
         .arg(&data)
+        .arg(format!("--pwfile={}", password.display()))
         .output()
         .expect("initdb starts");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let rules = "host all postgres,unknown all trust\nhost all all all scram-sha-256\n";
+    let rules = "host app all all scram-sha-256\nhostssl template1 all all password\n\
+                 host all postgres,unknown all trust\nhost all all all scram-sha-256\n";
     fs::write(data.join("pg_hba.conf"), rules).expect("rules");
     if settings.contains(&"hot_standby=off") {
         fs::write(data.join("standby.signal"), "").expect("a signal");
@@ -91,6 +95,41 @@ async fn a_postgres_that_accepts_sessions_passes_and_logs_nothing() {
 }
 
 #[tokio::test]
+async fn a_postgres_opens_a_session_for_the_right_password_and_answers_the_query() {
+    let Some(postgres) = postgres(&[]) else { return };
+    let own = postgres.keys();
+    let postgres = postgres.ready("postgres", own.clone()).await;
+    let made = ask("postgres", with(&own, json!({ "query": "CREATE DATABASE app" }))).await;
+    assert_eq!(made, Ok("answers the query".to_owned()));
+    let app = with(&own, json!({ "database": "app" }));
+    let login = with(&app, json!({ "password": PASSWORD, "query": "SELECT 1" }));
+    let in_plain = with(&with(&login, json!({ "database": "template1" })), trusted());
+    eventually("it said so", Duration::from_secs(10), async || postgres.log().contains("ready to accept"))
+        .await;
+    for own in [&login, &with(&login, trusted()), &in_plain] {
+        assert_eq!(ask("postgres", own.clone()).await, Ok("answers the query".to_owned()));
+    }
+    assert_eq!(postgres.log_of_300_runs("postgres", login.clone()).await, "");
+    assert_eq!(ask("postgres", app.clone()).await, Ok("accepts connections, with a password".to_owned()));
+    let unasked = with(&app, json!({ "query": "SELECT 1" }));
+    refuses("postgres", unasked, "asks for a password, and none is configured").await;
+    for (more, why) in [
+        (json!({ "password": "Hunter2" }), "refused the session: 28P01 password authentication failed"),
+        (json!({ "user": "guest" }), "refused the session: 28P01 password authentication failed"),
+        (json!({ "query": "SELECT 1/0" }), "failed the query: 22012 division by zero"),
+        (
+            json!({ "query": "SELECT generate_series(1, 1000)" }),
+            "in more than 200 messages, expected a few rows",
+        ),
+        (json!({ "query": "COPY pg_class TO STDOUT" }), "expected an answer to the query"),
+        (json!({ "database": "gone" , "user": "unknown" }), "refused the session: 28000"),
+    ] {
+        let error = ask("postgres", with(&login, more)).await.expect_err(why);
+        assert!(error.contains(why) && !error.to_lowercase().contains(PASSWORD), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_full_postgres_and_one_that_stops_fail() {
     let few = ["max_connections=4", "superuser_reserved_connections=0", "max_wal_senders=0", "ssl=off"];
     let Some(postgres) = postgres(&few) else { return };
@@ -124,9 +163,6 @@ async fn a_postgres_in_recovery_fails() {
     .await;
 }
 
-#[tokio::test]
-async fn whatever_answers_is_judged() {
-    bears_strangers("postgres").await;
-}
+const PASSWORD: &str = "hunter2";
 
 const NOBODY: u32 = 65534;

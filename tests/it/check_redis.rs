@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::support::Scratch;
 use crate::support::servers::{
-    Server, ask, bears_strangers, certificate, free_port, hold, program, refuses, refuses_tls, trusted, with,
+    Server, ask, certificate, free_port, hold, program, refuses, refuses_tls, stranger, trusted, with,
 };
 
 /// A server with these settings, not waited for; None if there is none here.
@@ -41,6 +41,35 @@ async fn a_redis_that_wants_a_password_accepts_work() {
 }
 
 #[tokio::test]
+async fn a_redis_lets_in_whoever_has_the_right_password() {
+    let user = ["--user", "app", "on", ">hunter3", "~*", "+@all"];
+    let settings = [&["--save", "", "--requirepass", "hunter2"][..], &user].concat();
+    let Some(redis) = redis(&settings) else { return };
+    let own = redis.keys();
+    let redis = redis.ready("redis", own.clone()).await;
+    let nameless = with(&own, json!({ "password": "hunter2" }));
+    let named = with(&own, json!({ "username": "app", "password": "hunter3" }));
+    for own in [nameless, named.clone()] {
+        assert_eq!(ask("redis", own.clone()).await, Ok("answers PING".to_owned()));
+        assert_eq!(redis.log_of_300_runs("redis", own).await, "");
+    }
+    let wrong = "refused the password: WRONGPASS invalid username-password pair";
+    refuses("redis", with(&named, json!({ "password": "hunter2" })), wrong).await;
+    refuses("redis", with(&own, json!({ "password": "hunter3" })), wrong).await;
+}
+
+#[tokio::test]
+async fn a_redis_that_repeats_the_password_is_quoted_without_it() {
+    for said in
+        ["-ERR unknown command 'AUTH', with args beginning with: 'hunter2'", "hunter2", "+hunter2\u{1}"]
+    {
+        let own = with(&stranger(format!("{said}\r\n").into_bytes()), json!({ "password": "hunter2" }));
+        let error = ask("redis", own).await.expect_err("no OK");
+        assert!(!error.contains("hunter2") && !error.contains("68756e746572"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_redis_that_loads_fails_until_it_has_loaded() {
     let Some(first) = redis(&["--save", ""]) else { return };
     let own = first.keys();
@@ -63,14 +92,22 @@ async fn a_redis_that_loads_fails_until_it_has_loaded() {
         "--loading-process-events-interval-bytes",
         "1024",
     ];
-    let second = redis_in(scratch, &slowly).expect("it was there before");
-    let mut said = Vec::new();
-    while let Err(error) = ask("redis", second.keys()).await {
-        said.push(error);
-        assert!(said.len() < 50_000, "{:?}", said.last());
+    let mut scratch = Some(scratch);
+    for password in [None, Some("hunter2")] {
+        let protected = [&slowly[..], &["--requirepass", password.unwrap_or_default()]].concat();
+        let mut server =
+            redis_in(scratch.take().expect("given back"), &protected).expect("it was there before");
+        let own =
+            with(&server.keys(), password.map_or(json!({}), |password| json!({ "password": password })));
+        let mut said = Vec::new();
+        while let Err(error) = ask("redis", own.clone()).await {
+            said.push(error);
+            assert!(said.len() < 50_000, "{:?}", said.last());
+        }
+        let loading = said.iter().find(|error| error.contains("answered \"-LOADING "));
+        assert!(loading.is_some_and(|error| error.ends_with("expected +PONG")), "{:?}", said.last());
+        scratch = server.scratch.take();
     }
-    let loading = said.iter().find(|error| error.contains("answered \"-LOADING "));
-    assert!(loading.is_some_and(|error| error.ends_with("expected +PONG")), "{:?}", said.last());
 }
 
 #[tokio::test]
@@ -106,9 +143,4 @@ async fn a_redis_with_tls_is_asked_in_tls() {
     assert_eq!(redis.log_of_300_runs("redis", secure).await, "");
     refuses("redis", plain.clone(), "expected +PONG").await;
     refuses("redis", with(&plain, json!({ "tls": true })), "the TLS handshake failed").await;
-}
-
-#[tokio::test]
-async fn whatever_answers_is_judged() {
-    bears_strangers("redis").await;
 }

@@ -61,6 +61,8 @@ fn results_go_to_stdout_and_everything_else_to_stderr() {
         (&["wait", "--url", closed, "--timeout", "10ms"], 1, false),
         (&["drain", "--url", closed], 1, false),
         (&["status", "--url", closed], 1, false),
+        (&["explain", "--url", closed], 1, false),
+        (&["explain", "--url", "nonsense"], 2, false),
         (&["frobnicate"], 2, false),
         (&["run", "--frobnicate"], 2, false),
         (&[], 2, false),

@@ -3,11 +3,17 @@
 //! defaults for all requests, and by the request's own query:
 //!
 //! `delay` (ms before the answer), `status`, `bytes` (of the answer's body), `drip` (ms between chunks of an
-//! answer that never ends), `hang` (never answers), `fail` (percent of the requests, evenly spread, answered with 500),
-//! `close` (the connection, without an answer).
+//! answer that never ends), `hang` (never answers), `fail` (percent of the requests, evenly spread, answered with
+//! 500), `close` (the connection, without an answer), `stream` (bytes of an answer that is made as it is read),
+//! `early` (answers before it reads the request's body).
+//!
+//! What it streams is [`pattern`], and so must the body of a request be that goes to `/same`: the answer says in
+//! `x-same` how many bytes of it came, all as they should be, or is 400.
 //!
 //! A request with `x-id` is a delivery: its id goes into the journal before anything else happens. Answers
 //! carry `x-pid`, so that a test can tell one life of the app from the next.
+
+mod pattern;
 
 use std::convert::Infallible;
 use std::fs::{File, OpenOptions};
@@ -27,11 +33,13 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{Interval, interval, sleep};
+
+use self::pattern::Pattern;
 
 #[derive(Debug)]
 struct Flags {
@@ -49,6 +57,8 @@ struct Flags {
     journal: Option<PathBuf>,
     status: u16,
     term: Term,
+    /// Speaks HTTP/2, and nothing else.
+    http2: bool,
 }
 
 /// `--curve HEIGHT,PACE,FLOOR,SIGMA`: milliseconds, requests, milliseconds, and the standard deviation of the noise, which
@@ -106,6 +116,7 @@ impl Flags {
             journal: None,
             status: 200,
             term: Term::Graceful,
+            http2: false,
         };
         let mut arguments = arguments.into_iter();
         while let Some(name) = arguments.next() {
@@ -126,6 +137,13 @@ impl Flags {
                         "abrupt" => Term::Abrupt,
                         "ignore" => Term::Ignore,
                         other => bail!("--term {other}: expected graceful, abrupt or ignore"),
+                    }
+                }
+                "--protocol" => {
+                    flags.http2 = match value.as_str() {
+                        "http1" => false,
+                        "http2" => true,
+                        other => bail!("--protocol {other}: expected http1 or http2"),
                     }
                 }
                 other => bail!("unknown flag {other}"),
@@ -149,7 +167,7 @@ async fn main() -> anyhow::Result<()> {
     let flags = Flags::parse(std::env::args().skip(1))?;
     let mut terminate = signal(SignalKind::terminate())?;
     sleep(flags.bind_after).await;
-    let listener = TcpListener::bind(flags.listen).await.with_context(|| format!("bind {}", flags.listen))?;
+    let listener = listen(flags.listen).with_context(|| format!("bind {}", flags.listen))?;
     let journal = flags.journal.as_ref().map(|path| OpenOptions::new().append(true).create(true).open(path));
     let app = Arc::new(App {
         bound_at: Instant::now(),
@@ -166,7 +184,24 @@ async fn main() -> anyhow::Result<()> {
                 stream.set_nodelay(true)?;
                 let (app, mut stopped) = (Arc::clone(&app), stopped.clone());
                 tokio::spawn(async move {
+                    let http2 = app.flags.http2;
                     let service = service_fn(move |request| answer(Arc::clone(&app), request));
+                    if http2 {
+                        let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                            .max_concurrent_streams(10_000)
+                            .initial_stream_window_size(WINDOW)
+                            .initial_connection_window_size(2 * WINDOW)
+                            .serve_connection(TokioIo::new(stream), service);
+                        tokio::pin!(connection);
+                        tokio::select! {
+                            _ = &mut connection => {}
+                            _ = stopped.changed() => {
+                                connection.as_mut().graceful_shutdown();
+                                let _ = connection.await;
+                            }
+                        }
+                        return;
+                    }
                     let connection = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service);
                     tokio::pin!(connection);
@@ -192,6 +227,14 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// With a queue that holds whatever a test sends at once: the kernel drops what does not fit, for a second.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(4096)
+}
+
 async fn answer(app: Arc<App>, request: Request<Incoming>) -> std::io::Result<Response<Answer>> {
     if let (Some(id), Some(mut journal)) = (request.headers().get("x-id"), app.journal.as_ref()) {
         // One write of one line with O_APPEND: whole, even if a signal ends the process right after it.
@@ -205,7 +248,13 @@ async fn answer(app: Arc<App>, request: Request<Incoming>) -> std::io::Result<Re
     let defaults = app.defaults.lock().expect("no panic under it").clone();
     let query = request.uri().query().unwrap_or("").to_owned();
     let asked = |name: &str| number(&query, name).or_else(|| number(&defaults, name));
-    if request.into_body().collect().await.is_err() {
+    if request.uri().path() == "/same" {
+        let same = compare(request.into_body()).await;
+        let mut response = respond(if same.is_some() { 200 } else { 400 }, Answer::bytes(3));
+        response.headers_mut().insert("x-same", same.unwrap_or(0).into());
+        return Ok(response);
+    }
+    if asked("early").is_none() && request.into_body().collect().await.is_err() {
         return Ok(respond(400, Answer::bytes(0)));
     }
     if app.bound_at.elapsed() < app.flags.unready {
@@ -231,9 +280,22 @@ async fn answer(app: Arc<App>, request: Request<Incoming>) -> std::io::Result<Re
         status,
         match asked("drip") {
             Some(millis) => Answer::Drip(interval(Duration::from_millis(millis.max(1)))),
-            None => Answer::bytes(asked("bytes").unwrap_or(3)),
+            None => match asked("stream") {
+                Some(left) => Answer::Stream { left, pattern: Pattern::default() },
+                None => Answer::bytes(asked("bytes").unwrap_or(3)),
+            },
         },
     ))
+}
+
+/// How long a body is that is the pattern from beginning to end.
+async fn compare(mut body: Incoming) -> Option<u64> {
+    let mut pattern = Pattern::default();
+    while let Some(frame) = body.frame().await {
+        let is_same = frame.ok()?.data_ref().is_none_or(|data| pattern.goes_on_with(data));
+        is_same.then_some(())?;
+    }
+    Some(pattern.position())
 }
 
 fn number(query: &str, name: &str) -> Option<u64> {
@@ -252,6 +314,10 @@ enum Answer {
     Whole(Option<Bytes>),
     /// Never ends.
     Drip(Interval),
+    Stream {
+        left: u64,
+        pattern: Pattern,
+    },
 }
 
 impl Answer {
@@ -274,6 +340,12 @@ impl Body for Answer {
                 ready!(interval.poll_tick(cx));
                 Some(Ok(Frame::data(Bytes::from_static(b"drip\n"))))
             }
+            Self::Stream { left: 0, .. } => None,
+            Self::Stream { left, pattern } => {
+                let piece = pattern.next(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left -= piece.len() as u64;
+                Some(Ok(Frame::data(Bytes::from_static(piece))))
+            }
         })
     }
 
@@ -282,7 +354,11 @@ impl Body for Answer {
             Self::Whole(bytes) => {
                 hyper::body::SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64)
             }
+            Self::Stream { left, .. } => hyper::body::SizeHint::with_exact(*left),
             Self::Drip(_) => hyper::body::SizeHint::default(),
         }
     }
 }
+
+/// Of a stream of HTTP/2: never what a test waits for.
+const WINDOW: u32 = 8 << 20;

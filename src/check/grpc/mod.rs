@@ -73,6 +73,12 @@ impl Check for Grpc {
     fn run(&self) -> CheckFuture<'_> {
         Box::pin(self.attempt())
     }
+
+    fn tests(&self) -> String {
+        let Keys { address, service, tls } = &self.keys;
+        let whose = if service.is_empty() { String::new() } else { format!(" for {service}") };
+        format!("asks the health service of {}, and expects SERVING{whose}", tls.place(address))
+    }
 }
 
 impl Grpc {

@@ -73,6 +73,10 @@ impl Fields {
 
 /// Status, and whether the version is at least HTTP/1.1.
 pub(super) fn status_line(line: &[u8]) -> Result<(u16, bool), String> {
+    // An alert or a handshake, of any version.
+    if let [0x15 | 0x16, 3, ..] = line {
+        return Err("an answer in TLS (is it https:// there?)".to_owned());
+    }
     let malformed = |what: &str| format!("not an HTTP answer, {what}: {}", quoted(line));
     let blank = line.iter().position(|&byte| byte == b' ').ok_or_else(|| malformed("no status"))?;
     let (version, rest) = line.split_at(blank);

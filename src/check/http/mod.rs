@@ -97,6 +97,19 @@ impl Check for Http {
             Err(last.expect("there was at least one try"))
         })
     }
+
+    fn tests(&self) -> String {
+        let Judge { expect, body_matches, json } = &*self.judge;
+        let mut words = format!("sends {} {}, and expects {expect}", self.request.method, self.url.shown());
+        if let Some(pattern) = body_matches {
+            words.push_str(&format!(", with a body that matches {pattern}"));
+        }
+        if let Some(json) = json {
+            let pointers: Vec<&str> = json.keys().map(String::as_str).collect();
+            words.push_str(&format!(", with the JSON values that are configured at {}", pointers.join(", ")));
+        }
+        words
+    }
 }
 
 enum Failure {

@@ -1,5 +1,7 @@
 //! The keys of `traffic`.
 
+use std::fmt::Write as _;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -106,6 +108,30 @@ impl Keys {
         let listener = self.name(context)?;
         let totals = context.traffic.as_ref()?.app(&listener)?;
         Some((listener, totals))
+    }
+
+    /// What is judged, in words.
+    pub(super) fn words(&self) -> String {
+        let listener =
+            self.listener.as_ref().map_or("the listener".to_owned(), |name| format!("listener {name}"));
+        let (window, least) = (humantime::format_duration(self.window.0), self.min_requests);
+        let most = (self.max_error_ratio * 1000.0).round() / 10.0;
+        let mut words = format!(
+            "judges what users got through {listener} in the last {window}, from {least} answers on: "
+        );
+        let _ = write!(words, "at most {most}% errors ({})", self.count);
+        if let Some(MaxLatency { quantile, latency }) = self.max_latency {
+            let (quantile, latency) =
+                ((quantile * 1000.0).round() / 10.0, humantime::format_duration(latency.0));
+            let _ = write!(words, ", p{quantile} at most {latency}");
+        }
+        let (base, max) =
+            (humantime::format_duration(self.hold.base.0), humantime::format_duration(self.hold.max.0));
+        let _ = write!(words, "; after a failure the pod stays out for {base}, at most {max}");
+        if let Some(first) = self.probes.first() {
+            let _ = write!(words, ", and until {} is answered", first.shown());
+        }
+        words
     }
 
     pub(super) fn ignored(&self, context: &Context) -> Option<Ignored> {

@@ -56,6 +56,10 @@ impl Check for Traffic {
         Box::pin(self.judge())
     }
 
+    fn tests(&self) -> String {
+        self.keys.words()
+    }
+
     /// Probes have the timeout to themselves, one after the other.
     fn deadline(&self, timeout: Duration) -> Duration {
         timeout * (self.keys.probes.len() as u32 + 1)

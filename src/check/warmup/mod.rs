@@ -21,6 +21,7 @@ mod route;
 mod run;
 mod stats;
 mod tcp;
+mod words;
 
 use std::cell::Cell;
 use std::fmt::Write as _;
@@ -90,6 +91,10 @@ struct Warmup {
 impl Check for Warmup {
     fn run(&self) -> CheckFuture<'_> {
         Box::pin(self.within_budget())
+    }
+
+    fn tests(&self) -> String {
+        self.keys.words()
     }
 
     fn deadline(&self, _: Duration) -> Duration {

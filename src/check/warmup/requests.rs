@@ -124,6 +124,22 @@ impl Listed {
         problems
     }
 
+    /// `GET /api/items`, without the query, which may hold a secret.
+    pub(in crate::check) fn shown(&self) -> String {
+        let keys = &self.0;
+        if keys.tcp.is_some() {
+            return "a TCP connection".to_owned();
+        }
+        match (&keys.grpc, &keys.path) {
+            (Some(call), _) => format!("the gRPC call {call}"),
+            (None, path) => {
+                let path = path.as_deref().unwrap_or_default();
+                let path = path.split_once('?').map_or(path, |(path, _)| path);
+                format!("{} {path}", keys.method.as_deref().unwrap_or("GET"))
+            }
+        }
+    }
+
     /// The key that only a warm-up's request has, if there is one.
     pub(in crate::check) fn of_a_route(&self) -> Option<&'static str> {
         let Self(keys) = self;

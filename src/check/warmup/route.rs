@@ -208,7 +208,7 @@ fn binomial(probability: f64, count: usize) -> (f64, f64) {
 }
 
 /// `0.95` → `95`, `0.999` → `99.9`.
-fn percent(quantile: f64) -> String {
+pub(super) fn percent(quantile: f64) -> String {
     format!("{}", (quantile * 100_000.0).round() / 1000.0)
 }
 

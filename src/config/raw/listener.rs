@@ -165,7 +165,7 @@ pub struct RawTimeouts {
     pub body_progress: Period,
     /// Connecting to the app, one attempt, TLS included.
     pub connect: Period,
-    /// From sending a request to the app, each time, to the head of the answer; waiting for the app does not count.
+    /// From sending a request to the app to the head of the answer, all copies of it together; waiting for the app does not count.
     pub response: OrOff<Period>,
     /// A client's connection between two requests.
     pub idle: Period,

@@ -179,10 +179,6 @@ fn each_problem_says_where_what_and_what_is_allowed() {
             "app.yaml:1:16: checks.a.htp: unknown kind of check, did you mean \"http\"? allowed: tcp, http",
         ),
         (
-            "checks: { a: { kafka: { address: x } } }\n",
-            "app.yaml:1:16: checks.a.kafka: kind of check that is not in this version, allowed: tcp, http",
-        ),
-        (
             "checks: { a: { tcp: { address: x }, http: { url: x } } }\n",
             "app.yaml:1:37: checks.a.http: second kind beside tcp, expected exactly one in a check",
         ),

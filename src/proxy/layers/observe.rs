@@ -135,6 +135,11 @@ impl Flight {
         }
     }
 
+    /// The client's connection.
+    pub fn connection(&self) -> &ConnectionState {
+        &self.connection
+    }
+
     /// The answer went out whole.
     pub fn landed(mut self) {
         self.end(None);

@@ -2,6 +2,7 @@
 
 mod change;
 mod pace;
+mod plans;
 mod runs;
 
 use std::cell::{Cell, RefCell};
@@ -33,6 +34,10 @@ struct Scripted {
 impl Check for Scripted {
     fn run(&self) -> CheckFuture<'_> {
         (self.script)(Rc::clone(&self.context))
+    }
+
+    fn tests(&self) -> String {
+        "does what the script says".to_owned()
     }
 
     fn deadline(&self, timeout: Duration) -> Duration {

@@ -118,7 +118,7 @@ async fn reader_that_takes_nothing_is_let_go() {
     let taken = app.flood(TOTAL).await;
     assert!(taken < TOTAL, "what nobody reads is not read from the app either");
     eventually("the connection is closed", Duration::from_secs(10), async || {
-        sidecar.metric("readygate_connections{", "").await == 0.0
+        sidecar.metric("readygate_connections", "").await == 0.0
     })
     .await;
     assert_eq!(app.end().await, "", "nor is the app kept");

@@ -303,6 +303,39 @@ async fn body_too_large_to_be_kept_is_not_sent_in_part() {
 }
 
 #[tokio::test]
+async fn bodies_kept_for_a_second_sending_have_one_bound_together() {
+    let _turn = machine::shared();
+    let mut app = App::start().await;
+    let sidecar = before(&app, json!({})).await;
+    let mut client = Client::connect(sidecar.traffic).await;
+    let mut upload = async || {
+        let (response, mut body) = client.open(request("POST", "/"), true).await;
+        body.send_data(Bytes::from(vec![b'x'; 60_000]), true).expect("it is open");
+        let mut arrived = app.next().await;
+        assert_eq!(patiently(read(arrived.request.body_mut())).await.expect("a body").len(), 60_000);
+        (response, arrived)
+    };
+    let mut unanswered = Vec::new();
+    for _ in 0..20 {
+        unanswered.push(upload().await);
+    }
+    let (response, mut arrived) = unanswered.pop().expect("twenty");
+    arrived.respond.send_reset(Reason::REFUSED_STREAM);
+    assert_eq!(patiently(whole(response)).await.expect("an answer of the sidecar's own").head.status(), 502);
+    // What is answered makes room.
+    for (response, arrived) in unanswered {
+        arrived.answer("ok");
+        assert_eq!(patiently(whole(response)).await.expect("an answer").body, b"ok");
+    }
+    let (response, mut arrived) = upload().await;
+    arrived.respond.send_reset(Reason::REFUSED_STREAM);
+    let mut arrived = app.next().await;
+    assert_eq!(patiently(read(arrived.request.body_mut())).await.expect("a body").len(), 60_000);
+    arrived.answer("ok");
+    assert_eq!(patiently(whole(response)).await.expect("an answer").body, b"ok");
+}
+
+#[tokio::test]
 async fn client_that_cancels_is_heard_by_the_app_at_once() {
     let _turn = machine::alone();
     let mut app = App::start().await;

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::support::{eventually, machine};
 
+use super::wire::Origin;
 use super::{GET, OK, client, house};
 
 const EXPECTS: &str =
@@ -291,4 +292,45 @@ async fn answer_late_for_its_deadline_is_504_and_its_connection_is_not_used_agai
     tokio::time::sleep(Duration::from_millis(400)).await;
     app.say("k").await;
     assert_eq!(client.take(1).await, "k");
+}
+
+#[tokio::test]
+async fn deadline_of_an_answer_is_one_for_all_copies_of_a_request() {
+    let _turn = machine::shared();
+    let (sidecar, mut origin) = house(json!({ "timeouts": { "response": "600ms" } })).await;
+    let mut client = client(&sidecar).await;
+    let began = Instant::now();
+    client.say(GET).await;
+    let mut app = origin.connection().await;
+    app.head().await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    // Not a byte of an answer: the request is sent again, with what is left of its time.
+    drop(app);
+    let mut app = origin.connection().await;
+    app.head().await;
+    assert_eq!(client.refusal().await, (504, "response_timeout".to_owned()));
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(590) && took < Duration::from_millis(900), "{took:?}");
+    assert_eq!(app.end().await, "");
+}
+
+#[tokio::test]
+async fn wait_for_an_app_that_restarts_is_not_the_slowness_of_its_answer() {
+    let _turn = machine::shared();
+    let (sidecar, mut origin) = house(json!({ "timeouts": { "response": "600ms" } })).await;
+    let address = origin.address;
+    let mut client = client(&sidecar).await;
+    client.say(GET).await;
+    let mut app = origin.connection().await;
+    app.head().await;
+    drop((app, origin));
+    eventually("the request waits for the app", Duration::from_secs(10), async || {
+        sidecar.metric("readygate_held_requests", "").await == 1.0
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    origin = Origin::at(address).await;
+    let (_app, head) = origin.serve().await;
+    assert_eq!(head.line, "GET /a HTTP/1.1");
+    assert_eq!(client.answer().await.1, "ok");
 }

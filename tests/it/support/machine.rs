@@ -30,12 +30,29 @@ pub fn skip(why: &str) {
     writeln!(file("skipped"), "{why}").expect("the build's directory is writable");
 }
 
+/// Whether others keep this machine so busy that figures of time mean nothing.
+pub fn is_busy() -> bool {
+    let load = std::fs::read_to_string("/proc/loadavg").expect("Linux says so");
+    let minute: f64 = load.split(' ').next().and_then(|load| load.parse().ok()).expect("a number");
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    minute > 2.0 * cores as f64
+}
+
 /// The most memory that a process had resident since it began, in bytes.
 pub fn peak_memory(pid: u32) -> u64 {
+    kilobytes(pid, "VmHWM:") << 10
+}
+
+/// The memory that a process has resident now, in bytes.
+pub fn memory(pid: u32) -> u64 {
+    kilobytes(pid, "VmRSS:") << 10
+}
+
+fn kilobytes(pid: u32, name: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process of ours");
-    let peak =
-        status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB")?.trim().parse().ok());
-    peak.map(|kilobytes: u64| kilobytes << 10).expect("every process has a peak")
+    let value =
+        status.lines().find_map(|line| line.strip_prefix(name)?.strip_suffix("kB")?.trim().parse().ok());
+    value.expect("every process has it")
 }
 
 fn open() -> File {

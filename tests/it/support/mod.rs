@@ -2,8 +2,11 @@
 
 pub mod app;
 pub mod checks;
+pub mod front;
 pub mod http;
 pub mod machine;
+#[path = "../../testapp/pattern.rs"]
+pub mod pattern;
 pub mod python;
 pub mod servers;
 pub mod sidecar;

@@ -23,6 +23,18 @@ pub fn python() -> Option<PathBuf> {
     Some(venv.join("bin/python"))
 }
 
+/// A program that one of the pinned packages brings; otherwise the test is skipped, loudly.
+pub fn program_of_package(path: &str) -> Option<PathBuf> {
+    let venv = python()?.parent()?.with_file_name("lib");
+    let versions = fs::read_dir(venv).into_iter().flatten().flatten();
+    let mut found = versions.map(|version| version.path().join("site-packages").join(path));
+    let found = found.find(|program| program.is_file());
+    if found.is_none() {
+        machine::skip(&format!("{path} is not among the packages for this machine"));
+    }
+    found
+}
+
 /// Path of a script of `tests/python`.
 pub fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(name)

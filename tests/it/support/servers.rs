@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use readygate::check::CheckError;
 use serde_json::{Value, json};
 
 use super::checks::run;
+use super::front::tls_front;
 use super::{Scratch, eventually, machine};
 
 /// A server. Killed when dropped.
@@ -36,6 +36,11 @@ impl Server {
     /// Keys of a check of this server.
     pub fn keys(&self) -> Value {
         json!({ "address": format!("127.0.0.1:{}", self.port) })
+    }
+
+    /// A port that speaks TLS in front of it, as keys of a check that trusts its certificate.
+    pub fn keys_over_tls(&self) -> Value {
+        with(&json!({ "address": format!("127.0.0.1:{}", tls_front(self.port)) }), trusted())
     }
 
     /// Waits until a check of it passes.
@@ -135,35 +140,6 @@ pub fn stranger(bytes: Vec<u8>) -> Value {
         }
     });
     json!({ "address": address.to_string() })
-}
-
-/// What every kind with a protocol owes: it judges whatever comes, and waits no longer than its timeout.
-pub async fn bears_strangers(kind: &str) {
-    let silent = TcpListener::bind("127.0.0.1:0").expect("bind");
-    let own = json!({ "address": silent.local_addr().expect("bound").to_string() });
-    for own in [own.clone(), with(&own, json!({ "tls": true }))] {
-        let error = run(kind, own, Duration::from_millis(100)).await.expect_err("nobody answers");
-        assert!(matches!(error, CheckError::Timeout { .. }), "{error}");
-    }
-    let http = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n".to_vec();
-    refuses(kind, stranger(http), "expected").await;
-    refuses(kind, stranger(Vec::new()), "closed the connection without an answer, expected").await;
-    refuses(kind, stranger(vec![0x15, 3, 3, 0, 2, 2, 40]), "in TLS (is tls missing?)").await;
-    // Garbage, some with the beginnings of answers, of lengths around those of heads.
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    for round in 0..60 {
-        let mut bytes: Vec<u8> = ["", "+", "-", "E", "R\0\0\0", "\x0a", "VERSION "][round % 7].into();
-        for _ in 0..round {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            bytes.push((state >> 32) as u8);
-        }
-        let result = run(kind, stranger(bytes), Duration::from_secs(5)).await;
-        assert!(!matches!(result, Err(CheckError::Timeout { .. })), "{kind} waits in round {round}");
-    }
-    let endless = stranger(vec![b'a'; 1 << 20]);
-    refuses(kind, endless, "expected").await;
 }
 
 /// A connection that sent `bytes` and has been answered with something that ends in `end`.

@@ -118,6 +118,13 @@ pub struct Client(Arc<ClientConfig>);
 pub struct Secure<S>(pub TlsStream<S>);
 
 impl Client {
+    /// The same, and it offers these protocols by ALPN.
+    pub fn offering(mut self, protocols: &[&[u8]]) -> Self {
+        let config = Arc::make_mut(&mut self.0);
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        self
+    }
+
     pub async fn connect(&self, address: SocketAddr) -> io::Result<Secure<TcpStream>> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;

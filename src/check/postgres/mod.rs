@@ -2,7 +2,7 @@
 //!
 //! The postmaster answers nothing to a startup message, and nothing else, before it knows whether it accepts
 //! work: SQLSTATE 57P03 (starting up, shutting down, recovering) and 53300 (no connection left) come in its
-//! place. (`SSLRequest` alone tells neither.) No credentials are sent.
+//! place. (`SSLRequest` alone tells neither.)
 //!
 //! What a server with default settings logs for each way of leaving was measured (PostgreSQL 15):
 //!
@@ -13,16 +13,23 @@
 //! | nothing (`trust`) | exists | Terminate after ReadyForQuery, or closing | nothing |
 //! | nothing (`trust`) | is unknown | (refused) | `FATAL: role "x" does not exist` |
 //!
-//! Hence: the user is `postgres` unless `user` names another, the database has the user's name as everywhere
+//! Hence, without a password: the user is `postgres` unless `user` names another, the database has the user's name as everywhere
 //! in PostgreSQL, a question for a password is left by closing, a session by Terminate. A refusal of this user,
 //! database or host (SQLSTATE 28xxx, 3D000, 42501) passes and says so, since the server accepts work; the
 //! server logs it each time. Known limit: connections reserved for superusers are told after the password, so a
 //! server that has only those left passes.
+//!
+//! With `password` or `query` a session must be opened, so that a refusal fails, and the query must be answered.
+
+mod login;
+mod scram;
 
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::Deserialize;
 
+use self::login::{Login, Next};
 use super::peer::{self, Peer};
+use super::secret::Secret;
 use super::trust::Tls;
 use super::values::Address;
 use super::{Check, CheckError, CheckFuture, CheckResult, Evidence, Kind, own};
@@ -31,8 +38,8 @@ use crate::config::{self, Gates, KeyError, Listener, Own};
 pub(super) const KIND: Kind = Kind {
     config: config::Kind {
         name: "postgres",
-        passes_when: "the server asks for a password, or opens or refuses a session of `user`; starting up or shutting \
-                      down (57P03) and too many connections (53300) fail",
+        passes_when: "the server asks for a password, or opens or refuses a session of `user`; with `password` or `query`: \
+                      it opens one and answers; starting up or shutting down (57P03) and too many connections (53300) fail",
         gates: |_, _| Gates::Startup,
         accept,
         schema: |generator: &mut SchemaGenerator| Keys::json_schema(generator),
@@ -54,11 +61,15 @@ struct Keys {
     /// Whether TLS is spoken: false, true, or a map of settings (which means true). False if not given.
     #[serde(default)]
     tls: Tls,
-    /// Who to begin a session as; no password is sent. The server logs an error for a user that it refuses.
+    /// Who to begin a session as. The server logs an error for a user that it refuses.
     #[serde(default = "superuser")]
     user: String,
     /// The database to begin it in; that with the user's name if not given.
     database: Option<String>,
+    /// The user's password, by SCRAM-SHA-256; in plain only over TLS, if the server asks for that.
+    password: Option<Secret>,
+    /// SQL to be answered without an error and in a few rows, such as `SELECT 1`.
+    query: Option<String>,
 }
 
 fn superuser() -> String {
@@ -73,6 +84,17 @@ fn accept(own: &Own, _: &[Listener]) -> Result<(), Vec<KeyError>> {
             problems.push(own::problem(key, format!("not a name, expected 1 to {LONGEST_NAME} bytes")));
         }
     }
+    problems.extend(keys.password.iter().flat_map(|password| password.problems("password")));
+    if keys
+        .query
+        .as_ref()
+        .is_some_and(|sql| sql.trim().is_empty() || sql.len() > LONGEST_QUERY || sql.contains('\0'))
+    {
+        problems.push(own::problem(
+            "query",
+            format!("not a query, expected SQL of at most {LONGEST_QUERY} bytes"),
+        ));
+    }
     own::all(problems)
 }
 
@@ -85,32 +107,57 @@ impl Check for Postgres {
     fn run(&self) -> CheckFuture<'_> {
         Box::pin(self.attempt())
     }
+
+    fn tests(&self) -> String {
+        let Keys { address, tls, user, database, password, query } = &self.keys;
+        let (place, database) = (tls.place(address), database.as_ref().unwrap_or(user));
+        let asks = format!("connects to {place}, asks for a session as {user} in {database}");
+        match (password, query) {
+            (None, None) => {
+                format!("{asks}, and expects one, the question for a password, or only {user} to be refused")
+            }
+            (_, None) => format!("{asks}, and expects one"),
+            (_, Some(_)) => format!("{asks}, and expects the configured query to be answered"),
+        }
+    }
 }
 
 impl Postgres {
     async fn attempt(&self) -> CheckResult {
         let mut peer = self.connect().await?;
+        if let Some(password) = &self.keys.password {
+            peer.hide(password);
+        }
         let database = self.keys.database.as_ref().unwrap_or(&self.keys.user);
         peer.send(&startup(&self.keys.user, database)).await?;
+        let mut login = Login::Begun;
         for _ in 0..MOST_MESSAGES {
-            let head = peer.exactly(5, AWAITED).await?;
-            let (kind, length) = (head[0], u32::from_be_bytes([head[1], head[2], head[3], head[4]]));
-            // A first byte that is no message of this phase is another protocol: its length means nothing.
-            let body = match length.checked_sub(4) {
-                Some(length @ 0..=LONGEST_MESSAGE) if MESSAGES.contains(&kind) => length as usize,
-                _ => return Err(peer.answered(&head, AWAITED)),
-            };
-            let body = peer.exactly(body, AWAITED).await?;
+            let (kind, body) = message(&mut peer, MESSAGES, AWAITED).await?;
             let summary = match meaning(kind, &body) {
                 Meaning::GoOn => continue,
                 Meaning::Fails(reason) => return Err(peer.unexpected(&reason)),
-                Meaning::AsksForPassword => {
-                    peer.leave(b"").await;
-                    "accepts connections, with a password".to_owned()
-                }
+                Meaning::Authentication => match self.answer(&mut login, &body).await {
+                    Some(Next::GoOn) => continue,
+                    Some(Next::Send(answer)) => {
+                        peer.send(&answer).await?;
+                        continue;
+                    }
+                    Some(Next::Stop(reason)) => {
+                        peer.leave(b"").await;
+                        return Err(peer.unexpected(reason));
+                    }
+                    None => {
+                        peer.leave(b"").await;
+                        "accepts connections, with a password".to_owned()
+                    }
+                },
                 Meaning::Ready => {
+                    let answered = self.query(&mut peer).await?;
                     peer.leave(b"X\0\0\0\x04").await;
-                    "accepts connections".to_owned()
+                    answered.to_owned()
+                }
+                Meaning::Refused(words) if self.wants_session() => {
+                    return Err(peer.unexpected(&format!("refused the session: {words}")));
                 }
                 Meaning::Refused(words) => {
                     own::one_line(&format!("accepts connections, but refused this one: {words}"), 300)
@@ -119,6 +166,44 @@ impl Postgres {
             return Ok(Evidence { summary, ..Evidence::default() });
         }
         Err(peer.unexpected(&format!("sent {MOST_MESSAGES} messages and no end, expected {AWAITED}")))
+    }
+
+    /// Whether a mere sign of life is not enough.
+    fn wants_session(&self) -> bool {
+        self.keys.password.is_some() || self.keys.query.is_some()
+    }
+
+    /// What follows from an authentication message; None where the question for a password is all that was wanted.
+    async fn answer(&self, login: &mut Login, body: &[u8]) -> Option<Next> {
+        match &self.keys.password {
+            Some(password) => Some(login.answer(body, password, self.keys.tls != Tls::Off).await),
+            None if body == [0; 4] => Some(Next::GoOn),
+            None if self.wants_session() => Some(Next::Stop("asks for a password, and none is configured")),
+            None => None,
+        }
+    }
+
+    /// Has the query answered, if there is one.
+    async fn query(&self, peer: &mut Peer) -> Result<&'static str, CheckError> {
+        let Some(query) = &self.keys.query else { return Ok("accepts connections") };
+        let length = u32::try_from(query.len() + 5).expect("a query is short");
+        peer.send(&[b"Q", &length.to_be_bytes()[..], query.as_bytes(), b"\0"].concat()).await?;
+        let awaited = "an answer to the query";
+        for _ in 0..MOST_MESSAGES {
+            let (kind, body) = message(peer, ANSWERS, awaited).await?;
+            match kind {
+                b'Z' => return Ok("answers the query"),
+                b'E' => {
+                    let (code, words) = error(&body);
+                    peer.leave(b"X\0\0\0\x04").await;
+                    return Err(peer.unexpected(&format!("failed the query: {code} {words}")));
+                }
+                _ => {}
+            }
+        }
+        Err(peer.unexpected(&format!(
+            "answers the query in more than {MOST_MESSAGES} messages, expected a few rows"
+        )))
     }
 
     async fn connect(&self) -> Result<Peer, CheckError> {
@@ -133,6 +218,19 @@ impl Postgres {
             b"N" => Err(peer.unexpected("does not speak TLS, expected it to: tls is set")),
             other => Err(peer.answered(other, awaited)),
         }
+    }
+}
+
+/// Reads a message: a letter among `known`, four bytes of length, which counts itself, and the body.
+async fn message(peer: &mut Peer, known: &[u8], awaited: &str) -> Result<(u8, Vec<u8>), CheckError> {
+    let head = peer.exactly(5, awaited).await?;
+    let (kind, length) = (head[0], u32::from_be_bytes([head[1], head[2], head[3], head[4]]));
+    // A first byte that is no message of this phase is another protocol: its length means nothing.
+    match length.checked_sub(4) {
+        Some(length @ 0..=LONGEST_MESSAGE) if known.contains(&kind) => {
+            Ok((kind, peer.exactly(length as usize, awaited).await?))
+        }
+        _ => Err(peer.answered(&head, awaited)),
     }
 }
 
@@ -151,7 +249,7 @@ fn startup(user: &str, database: &str) -> Vec<u8> {
 #[derive(Debug, PartialEq)]
 enum Meaning {
     GoOn,
-    AsksForPassword,
+    Authentication,
     Ready,
     Refused(String),
     Fails(String),
@@ -160,8 +258,7 @@ enum Meaning {
 /// What a message of the startup phase means.
 fn meaning(kind: u8, body: &[u8]) -> Meaning {
     match kind {
-        b'R' if body.first_chunk() == Some(&[0; 4]) => Meaning::GoOn,
-        b'R' => Meaning::AsksForPassword,
+        b'R' => Meaning::Authentication,
         b'Z' => Meaning::Ready,
         b'E' => {
             let (code, words) = error(body);
@@ -191,65 +288,20 @@ const AWAITED: &str = "a question for a password or ReadyForQuery";
 /// Messages that a server may send before it is ready for queries.
 const MESSAGES: &[u8] = b"RESKZNv";
 
+/// Messages that may come in answer to a query. None of COPY: it is no question.
+const ANSWERS: &[u8] = b"TDCIENSAZ";
+
 /// More would be no startup: a server sends some 15 settings.
 const MOST_MESSAGES: usize = 200;
 
 /// Of one message, in bytes.
 const LONGEST_MESSAGE: u32 = 64 * 1024;
 
+/// Bytes of SQL.
+const LONGEST_QUERY: usize = 4096;
+
 /// Bytes of a name in PostgreSQL (NAMEDATALEN is 64).
 const LONGEST_NAME: usize = 63;
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use serde_json::json;
-
-    use super::*;
-
-    fn refusal(code: &str) -> Meaning {
-        meaning(b'E', format!("SFATAL\0C{code}\0Msorry\0\0").as_bytes())
-    }
-
-    #[test]
-    fn only_a_refusal_of_the_user_or_database_means_that_work_is_accepted() {
-        for code in ["28000", "28P01", "3D000", "42501"] {
-            assert_eq!(refusal(code), Meaning::Refused(format!("{code} sorry")));
-        }
-        for code in ["57P03", "53300", "57P01", "08P01", "XX000", ""] {
-            assert_eq!(refusal(code), Meaning::Fails(format!("refused the session: {code} sorry")));
-        }
-    }
-
-    #[test]
-    fn a_session_is_ready_only_after_trust_has_been_checked() {
-        assert_eq!(meaning(b'R', &[0, 0, 0, 0]), Meaning::GoOn);
-        assert_eq!(meaning(b'R', &[0, 0, 0, 10, b'S']), Meaning::AsksForPassword);
-        assert_eq!(meaning(b'S', b"TimeZone\0UTC\0"), Meaning::GoOn);
-        assert_eq!(meaning(b'Z', b"I"), Meaning::Ready);
-    }
-
-    #[test]
-    fn a_startup_message_says_its_length_user_and_database() {
-        let message = startup("u", "d");
-        assert_eq!(message[..8], [0, 0, 0, message.len() as u8, 0, 3, 0, 0]);
-        assert_eq!(&message[8..26], b"user\0u\0database\0d\0"[..].get(..18).expect("18 bytes"));
-    }
-
-    #[test]
-    fn names_that_cannot_be_are_refused() {
-        for (key, name) in
-            [("user", "".to_owned()), ("database", "x".repeat(64)), ("user", "a\0b".to_owned())]
-        {
-            let own = Own(json!({ "address": "db:5432", key: name }));
-            assert_eq!(accept(&own, &[]).expect_err(key)[0].path, [key]);
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn no_message_makes_the_parser_panic(kind: u8, body in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = meaning(kind, &body);
-        }
-    }
-}
+mod tests;
