@@ -27,11 +27,17 @@ pub(super) fn problem(path: &str, message: impl Into<String>) -> KeyError {
     KeyError { path, message: message.into(), known: Vec::new() }
 }
 
-/// What is wrong with a key `listener` that names one of those that carry requests, or the only one.
-pub(super) fn listener(name: Option<&str>, listeners: &[Listener]) -> Vec<KeyError> {
+/// What a check wants to see on a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Carries {
+    Requests,
+    Anything,
+}
+
+/// What is wrong with a key `listener` that names one of those that carry this, or the only one.
+pub(super) fn listener(name: Option<&str>, listeners: &[Listener], carries: Carries) -> Vec<KeyError> {
     let names = || listeners.iter().map(|listener| listener.name.as_str()).collect::<Vec<_>>().join(", ");
-    let meant = listeners.iter().find(|listener| name.is_none_or(|name| listener.name == name));
-    match (name, meant) {
+    match (name, meant(name, listeners)) {
         (Some(name), None) => {
             let message = format!("there is no listener {name}, expected one of {}", names());
             vec![problem("listener", message)]
@@ -40,7 +46,7 @@ pub(super) fn listener(name: Option<&str>, listeners: &[Listener]) -> Vec<KeyErr
             let message = format!("missing while there are several listeners, expected one of {}", names());
             vec![problem("listener", message)]
         }
-        (_, Some(listener)) if !listener.upstream.scheme.is_http() => {
+        (_, Some(listener)) if carries == Carries::Requests && !listener.upstream.scheme.is_http() => {
             let message = format!(
                 "listener {} carries bytes and no requests (tcp://{}), expected one in front of an app that speaks HTTP",
                 listener.name, listener.upstream.address,
@@ -48,6 +54,14 @@ pub(super) fn listener(name: Option<&str>, listeners: &[Listener]) -> Vec<KeyErr
             vec![problem("listener", message)]
         }
         _ => Vec::new(),
+    }
+}
+
+/// The listener that a key `listener` means; None if that is not clear.
+pub(super) fn meant<'a>(name: Option<&str>, listeners: &'a [Listener]) -> Option<&'a Listener> {
+    match name {
+        None if listeners.len() > 1 => None,
+        name => listeners.iter().find(|listener| name.is_none_or(|name| listener.name == name)),
     }
 }
 

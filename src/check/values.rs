@@ -97,22 +97,23 @@ impl Headers {
 
     /// What cannot be sent. Values are not repeated: they may hold secrets.
     pub(super) fn problems(&self, path: &str) -> Vec<KeyError> {
-        let refused = |(name, value): (&str, &str)| {
-            if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
-                return Some("not a header name, expected letters, digits and -".to_owned());
-            }
-            let control = |byte: u8| (byte < b' ' && byte != b'\t') || byte == 0x7f;
-            let message = "the value holds a control character, expected none";
-            value.bytes().any(control).then(|| message.to_owned())
-        };
-        let located = |(name, value)| {
-            let message = refused((name, value))?;
-            let mut error = problem(path, message);
-            error.path.push(name.to_owned());
-            Some(error)
-        };
-        self.iter().filter_map(located).collect()
+        self.iter().filter_map(|(name, value)| field_problem(path, name, value)).collect()
     }
+}
+
+/// What keeps a header field of the map at `path` from being sent, without its value.
+pub(super) fn field_problem(path: &str, name: &str, value: &str) -> Option<KeyError> {
+    let control = |byte: u8| (byte < b' ' && byte != b'\t') || byte == 0x7f;
+    let message = if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
+        "not a header name, expected letters, digits and -"
+    } else if value.bytes().any(control) {
+        "the value holds a control character, expected none"
+    } else {
+        return None;
+    };
+    let mut error = problem(path, message);
+    error.path.push(name.to_owned());
+    Some(error)
 }
 
 impl fmt::Debug for Headers {

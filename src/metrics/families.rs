@@ -115,7 +115,7 @@ pub const WARMUP_REQUESTS: Family =
 pub const WARMUP_LATENCY: Family = summary(
     "readygate_warmup_latency_seconds",
     &["check", "quantile"],
-    "Latency of the last window of warm-up requests; NaN before the first.",
+    "Latency of the last window of warm-up requests, of the slowest where there are several; NaN before the first.",
 );
 pub const APP_RESTARTS: Family = counter(
     "readygate_app_restarts_total",

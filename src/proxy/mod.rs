@@ -81,7 +81,7 @@ pub struct Proxy {
 
 struct Bound {
     socket: std::net::TcpListener,
-    /// Where our own warm-up requests come in without TLS, if clients speak it.
+    /// Where our own warm-up comes in: without TLS, if clients speak it, or with its token first, if it is bytes.
     inner: Option<std::net::TcpListener>,
     shared: Arc<Shared>,
 }
@@ -153,10 +153,11 @@ impl Proxy {
                 let failed = |source| BindError { listener: listener.name.clone(), address, source };
                 listen(address).map_err(failed)
             };
+            let has_entrance = listener.tls.is_some() || !listener.upstream.scheme.is_http();
             Ok(Bound {
                 socket: listen(listener.listen)?,
                 // Warm-up clients need no certificate then, and its name need not be that of an address.
-                inner: listener.tls.is_some().then(|| listen(ANY_ON_LOOPBACK)).transpose()?,
+                inner: has_entrance.then(|| listen(ANY_ON_LOOPBACK)).transpose()?,
                 shared: Arc::new(Shared::new(listener, warmup_token)),
             })
         };

@@ -21,7 +21,7 @@ use super::upgrade::Handover;
 pub enum Entrance {
     /// The listener's own.
     Clients,
-    /// The one for warm-up requests to a listener that speaks TLS.
+    /// The one for the warm-up of a listener that speaks TLS or carries bytes.
     Warmup,
 }
 

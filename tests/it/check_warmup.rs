@@ -181,9 +181,10 @@ fn slow_answers_keep_it_from_passing() {
         let app = App::start(warming).await;
         let target = json!({ "concurrency": 1, "target": { "quantile": 0.95, "latency": "20ms" } });
         let figures = warm(&app, target).await.0.expect("passes").figures.expect("figures");
-        assert!(figures["requests"].as_u64().expect("a number") >= 44, "{figures}");
+        // Five more at least, which must not deny that it is fast now.
+        assert!(figures["requests"].as_u64().expect("a number") >= 30, "{figures}");
         assert!(figures["first_window"]["p95_ms"].as_f64().expect("a number") >= 30.0, "{figures}");
-        assert!(figures["last_window"]["p95_ms"].as_f64().expect("a number") <= 20.0, "{figures}");
+        assert!(figures["routes"][0]["now_ms"].as_f64().expect("a number") <= 20.0, "{figures}");
     });
 }
 
@@ -217,8 +218,8 @@ fn a_broken_app_fails_at_the_end_of_the_budget_and_is_not_hammered() {
             "{message}"
         );
         assert_eq!(figures.expect("figures")["budget_exhausted"], json!(true));
-        // Four clients that pause 20, 40, 80, 160, 250, … ms after failures.
-        assert!(app.count() <= 4 * 6, "{}", app.count());
+        // One at a time, with pauses of 20, 40, 80, 160, 250, … ms.
+        assert!(app.count() <= 6, "{}", app.count());
     });
 }
 
@@ -273,7 +274,7 @@ fn a_dropped_run_leaves_no_connection() {
             tokio::pin!(run);
             tokio::select! {
                 result = &mut run => panic!("{result:?}"),
-                () = until(|| app.open.get() == 4 && app.count() == 4) => {}
+                () = until(|| app.open.get() == 1 && app.count() == 1) => {}
             }
         }
         until(|| app.open.get() == 0).await;
@@ -319,6 +320,28 @@ fn keys_that_cannot_work_are_refused_with_their_path() {
             "requests.0.headers",
         ),
         (keys(json!({ "requests": [{ "path": "/", "expect": "no" }] })), "requests.0.expect"),
+        (keys(json!({ "requests": [{ "path": "/", "weight": 0 }] })), "requests.0.weight"),
+        (keys(json!({ "requests": [{ "path": "/", "name": "" }] })), "requests.0.name"),
+        (
+            keys(json!({ "requests": [{ "path": "/", "name": "a" }, { "path": "/b", "name": "a" }] })),
+            "requests.1.name",
+        ),
+        (
+            keys(json!({ "requests": [{ "path": "/", "until": { "quantile": 2, "latency": "1s" } }] })),
+            "requests.0.until.quantile",
+        ),
+        (keys(json!({ "requests": [{ "path": "/", "until": {} }] })), "requests.0.until"),
+        (keys(json!({ "requests": [{ "path": "/", "body": {} }] })), "requests.0.body"),
+        (keys(json!({ "requests": [{ "path": "/", "body": { "base64": "%" } }] })), "requests.0.body"),
+        (keys(json!({ "requests": [{ "path": "/", "body": { "fil": "/x" } }] })), "requests.0.body.fil"),
+        (
+            keys(json!({ "requests": [{ "path": "/", "headers": { "a": { "fil": "/x" } } }] })),
+            "requests.0.headers.a",
+        ),
+        (keys(json!({ "requests": [{ "path": "/", "tcp": {} }] })), "requests.0.path"),
+        (keys(json!({ "requests": [{ "tcp": { "sends": "" } }] })), "requests.0.tcp.sends"),
+        (keys(json!({ "requests": [{ "tcp": { "send": { "base64": "%" } } }] })), "requests.0.tcp.send"),
+        (keys(json!({ "requests": [{ "tcp": {} }] })), "requests.0"),
         (keys(json!({ "concurrency": 0 })), "concurrency"),
         (keys(json!({ "min_requests": 0 })), "min_requests"),
         (keys(json!({ "success_ratio": 1.5 })), "success_ratio"),
@@ -336,7 +359,15 @@ fn keys_that_cannot_work_are_refused_with_their_path() {
     bytes.upstream.scheme = Scheme::Tcp;
     for own in [json!({ "requests": ["GET /"] }), json!({ "requests": ["GET /"], "listener": bytes.name })] {
         let errors = accept("warmup", own, std::slice::from_ref(&bytes)).expect_err("no requests pass there");
-        assert_eq!(errors[0].path, ["listener"]);
+        assert_eq!(errors[0].path, ["requests", "0"]);
+    }
+    let tcp = json!({ "requests": [{ "tcp": { "send": "a" } }] });
+    assert!(accept("warmup", tcp, std::slice::from_ref(&bytes)).is_ok());
+    for (probe, path) in
+        [(json!({ "path": "/", "weight": 2 }), "probes.0.weight"), (json!({ "tcp": {} }), "probes.0")]
+    {
+        let errors = accept("traffic", json!({ "probes": [probe] }), &listeners[..1]).expect_err(path);
+        assert_eq!(errors[0].path.join("."), path);
     }
     assert!((kind("warmup").config.from_url)("http://a/").is_err());
 }

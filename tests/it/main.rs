@@ -43,3 +43,4 @@ mod slow;
 mod support;
 mod traffic;
 mod truth;
+mod warming;

@@ -3,8 +3,9 @@
 //! defaults for all requests, and by the request's own query:
 //!
 //! `delay` (ms before the answer), `status`, `bytes` (of the answer's body), `drip` (ms between chunks of an
-//! answer that never ends), `hang` (never answers), `stream` (bytes of an answer that is made as it is read), `early`
-//! (answers before it reads the request's body).
+//! answer that never ends), `hang` (never answers), `fail` (percent of the requests, evenly spread, answered with
+//! 500), `close` (the connection, without an answer), `stream` (bytes of an answer that is made as it is read),
+//! `early` (answers before it reads the request's body).
 //!
 //! What it streams is [`pattern`], and so must the body of a request be that goes to `/same`: the answer says in
 //! `x-same` how many bytes of it came, all as they should be, or is 400.
@@ -51,11 +52,46 @@ struct Flags {
     cold: u64,
     /// … each after this long.
     cold_delay: Duration,
+    /// Answers after `floor + height·e^(−n/pace)` at the n-th request.
+    curve: Option<Curve>,
     journal: Option<PathBuf>,
     status: u16,
     term: Term,
     /// Speaks HTTP/2, and nothing else.
     http2: bool,
+}
+
+/// `--curve HEIGHT,PACE,FLOOR,SIGMA`: milliseconds, requests, milliseconds, and the standard deviation of the noise, which
+/// is a factor (lognormal).
+#[derive(Clone, Copy, Debug)]
+struct Curve {
+    height: f64,
+    pace: f64,
+    floor: f64,
+    sigma: f64,
+}
+
+impl Curve {
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        let numbers = text.split(',').map(str::parse).collect::<Result<Vec<f64>, _>>()?;
+        let [height, pace, floor, sigma] = numbers[..] else {
+            bail!("--curve {text}: expected HEIGHT,PACE,FLOOR,SIGMA")
+        };
+        Ok(Self { height, pace, floor, sigma })
+    }
+
+    /// The noise of a request is that of its number: the same in each life.
+    fn delay(self, number: u64) -> Duration {
+        let mut state = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut uniform = || {
+            state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            state ^= state >> 27;
+            ((state >> 11) + 1) as f64 / (1_u64 << 53) as f64
+        };
+        let normal = (-2.0 * uniform().ln()).sqrt() * (std::f64::consts::TAU * uniform()).cos();
+        let millis = self.floor + self.height * (-(number as f64) / self.pace).exp();
+        Duration::from_secs_f64(millis * (self.sigma * normal).exp() / 1000.0)
+    }
 }
 
 /// What SIGTERM does.
@@ -76,6 +112,7 @@ impl Flags {
             unready: Duration::ZERO,
             cold: 0,
             cold_delay: Duration::ZERO,
+            curve: None,
             journal: None,
             status: 200,
             term: Term::Graceful,
@@ -91,6 +128,7 @@ impl Flags {
                 "--unready" => flags.unready = millis()?,
                 "--cold" => flags.cold = value.parse()?,
                 "--cold-delay" => flags.cold_delay = millis()?,
+                "--curve" => flags.curve = Some(Curve::parse(&value)?),
                 "--journal" => flags.journal = Some(value.into()),
                 "--status" => flags.status = value.parse()?,
                 "--term" => {
@@ -197,7 +235,7 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(4096)
 }
 
-async fn answer(app: Arc<App>, request: Request<Incoming>) -> Result<Response<Answer>, Infallible> {
+async fn answer(app: Arc<App>, request: Request<Incoming>) -> std::io::Result<Response<Answer>> {
     if let (Some(id), Some(mut journal)) = (request.headers().get("x-id"), app.journal.as_ref()) {
         // One write of one line with O_APPEND: whole, even if a signal ends the process right after it.
         let line = [id.as_bytes(), b"\n"].concat();
@@ -222,14 +260,22 @@ async fn answer(app: Arc<App>, request: Request<Incoming>) -> Result<Response<An
     if app.bound_at.elapsed() < app.flags.unready {
         return Ok(respond(503, Answer::bytes(8)));
     }
-    if app.served.fetch_add(1, Ordering::Relaxed) < app.flags.cold {
+    let number = app.served.fetch_add(1, Ordering::Relaxed);
+    if number < app.flags.cold {
         sleep(app.flags.cold_delay).await;
+    }
+    if let Some(curve) = app.flags.curve {
+        sleep(curve.delay(number)).await;
+    }
+    if asked("close").is_some() {
+        return Err(std::io::ErrorKind::ConnectionAborted.into());
     }
     if asked("hang").is_some() {
         std::future::pending::<()>().await;
     }
     sleep(Duration::from_millis(asked("delay").unwrap_or(0))).await;
-    let status = asked("status").map_or(app.flags.status, |status| status as u16);
+    let fails = asked("fail").is_some_and(|percent| number * percent % 100 < percent);
+    let status = if fails { 500 } else { asked("status").map_or(app.flags.status, |status| status as u16) };
     Ok(respond(
         status,
         match asked("drip") {

@@ -21,6 +21,8 @@ pub(super) struct Hold {
 pub(super) enum Health {
     Healthy,
     Unhealthy,
+    /// Not bad enough to leave for, nor good enough to close a case.
+    Unclear,
     /// Too few requests to say.
     Unknown,
 }
@@ -64,7 +66,7 @@ impl Ejection {
                 self.enter(State::Watching, now);
                 Verdict::Pass
             }
-            (State::Watching, Health::Healthy | Health::Unknown) => {
+            (State::Watching, Health::Healthy | Health::Unclear | Health::Unknown) => {
                 // Ejections of long ago do not weigh for ever.
                 if now.saturating_duration_since(self.since) >= self.hold.max {
                     self.ejections = self.ejections.saturating_sub(1);
@@ -72,7 +74,7 @@ impl Ejection {
                 }
                 Verdict::Pass
             }
-            (State::HalfOpen, Health::Unknown) => Verdict::Pass,
+            (State::HalfOpen, Health::Unclear | Health::Unknown) => Verdict::Pass,
             (State::Ejected { until }, _) => match until.saturating_duration_since(now) {
                 Duration::ZERO => Verdict::Probe,
                 left => Verdict::Held(left),
@@ -139,7 +141,10 @@ mod tests {
         now += HOLD.base;
         assert_eq!(ejection.step(Health::Unknown, now), Verdict::Probe);
         ejection.probed(now);
-        assert!(ejection.is_half_open());
+        for unsaid in [Health::Unknown, Health::Unclear] {
+            assert_eq!(ejection.step(unsaid, now), Verdict::Pass);
+            assert!(ejection.is_half_open());
+        }
         assert_eq!(ejection.step(Health::Healthy, now), Verdict::Pass);
         assert!(!ejection.is_half_open());
         assert_eq!(ejection.ejections(), 1);

@@ -24,7 +24,8 @@ pub(super) struct Keys {
     /// With fewer answers than this, nothing is said.
     #[serde(default = "min_requests")]
     pub min_requests: u64,
-    /// The share of errors may be this; more must be sure, not only likely (three standard deviations).
+    /// The share of errors may be this; more must be sure, not only likely (three standard deviations). Who left for it is
+    /// on trial until the share is at most half of this.
     #[serde(default = "max_error_ratio")]
     pub max_error_ratio: f64,
     /// How slow answers may be.
@@ -144,9 +145,17 @@ impl Keys {
 
 pub(super) fn accept(own: &Own, listeners: &[Listener]) -> Result<(), Vec<KeyError>> {
     let keys: Keys = own::parse(own)?;
-    let mut problems = own::listener(keys.listener.as_deref(), listeners);
+    let mut problems = own::listener(keys.listener.as_deref(), listeners, own::Carries::Requests);
+    let listener = own::meant(keys.listener.as_deref(), listeners).filter(|_| problems.is_empty());
     for (index, request) in keys.probes.iter().enumerate() {
-        problems.extend(request.problems(&format!("probes.{index}")));
+        let path = format!("probes.{index}");
+        problems.extend(request.problems(&path));
+        if let Some(key) = request.of_a_route() {
+            problems.push(own::problem(&format!("{path}.{key}"), "only allowed in a warm-up's requests"));
+        }
+        if let Some(misplaced) = listener.and_then(|listener| request.misplaced(listener)) {
+            problems.push(own::problem(&path, misplaced));
+        }
     }
     for (index, path) in keys.ignore_paths.iter().enumerate() {
         if !path.starts_with('/') {

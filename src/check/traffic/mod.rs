@@ -156,11 +156,19 @@ impl Keys {
         if sample.requests < self.min_requests {
             return Health::Unknown;
         }
-        let slow = self.max_latency.is_some_and(|limit| {
-            sample.quantile(limit.quantile).is_some_and(|latency| latency > limit.latency.0)
-        });
-        let failing = sample.proven_ratio() > self.max_error_ratio;
-        if slow || failing { Health::Unhealthy } else { Health::Healthy }
+        let latency_over = |share: f64| {
+            self.max_latency.is_some_and(|limit| {
+                let latency = sample.quantile(limit.quantile);
+                latency.is_some_and(|latency| latency > limit.latency.0.mul_f64(share))
+            })
+        };
+        if sample.proven_ratio() > self.max_error_ratio || latency_over(1.0) {
+            Health::Unhealthy
+        } else if sample.ratio() > self.max_error_ratio * CLEARLY || latency_over(CLEARLY) {
+            Health::Unclear
+        } else {
+            Health::Healthy
+        }
     }
 
     /// `15 of 50 answers in 5s are errors (30%, at most 10%)`.
@@ -190,3 +198,7 @@ impl Keys {
         line
     }
 }
+
+/// The share of its limits below which an app that left is well again: one that is barely within them would leave and
+/// come back for ever.
+const CLEARLY: f64 = 0.5;

@@ -82,7 +82,25 @@ fn one_percent_of_noise_makes_no_pod_leave_in_an_hour() {
             false_ejections += u32::from(left.is_some());
         }
     }
+    // None in 200 hours: fewer than 1.5 in 100 hours, with 95 % confidence.
     assert_eq!(false_ejections, 0, "of 200 hours");
+}
+
+/// An app that is barely within its limit neither leaves nor is well again.
+#[test]
+fn case_is_closed_by_half_of_what_opened_it() {
+    let keys = keys(json!({ "max_latency": { "quantile": 0.95, "latency": "100ms" } }));
+    let health = |errors, slow| {
+        let (mut simulation, start) = (Simulation::new(3), Instant::now());
+        let mut window = Window::new(keys.window.0);
+        window.add(simulation.totals.clone(), start, &keys.count);
+        simulation.serve(1000, errors, slow);
+        keys.health(&window.add(simulation.totals.clone(), start + Duration::from_secs(1), &keys.count))
+    };
+    assert_eq!(health(0.01, 0.0), Health::Healthy);
+    assert_eq!(health(0.09, 0.0), Health::Unclear);
+    assert_eq!(health(0.2, 0.0), Health::Unhealthy);
+    assert_eq!(health(0.0, 0.2), Health::Unhealthy, "slow");
 }
 
 #[test]

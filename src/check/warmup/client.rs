@@ -1,19 +1,17 @@
 //! One warm-up client: a connection to the listener that it keeps, one request at a time.
 //!
-//! If the list has requests of both protocols, it is one connection for each. Connections are driven by the client's
-//! own future, so dropping that closes them.
+//! If the list has requests of both protocols of HTTP, it is one connection for each; those of TCP have one for each
+//! exchange. Connections are driven by the client's own future, so dropping that closes them.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use http::header::{HeaderName, HeaderValue};
-use tokio::sync::mpsc;
 
 use super::stats::Outcome;
-use super::{grpc, http as http1};
+use super::{grpc, http as http1, tcp};
 use crate::check::grpc::link::Link;
 use crate::check::own::one_line;
 
@@ -22,6 +20,7 @@ use crate::check::own::one_line;
 pub(super) enum Recipe {
     Http(http1::Recipe),
     Grpc(grpc::Recipe),
+    Tcp(tcp::Recipe),
 }
 
 /// Where and how to send.
@@ -49,14 +48,14 @@ pub(super) struct Unreachable(pub std::io::Error);
 
 /// A client with at most one open connection for each protocol.
 #[derive(Debug)]
-struct Client {
+pub(super) struct Client {
     plan: Arc<Plan>,
     http: Option<http1::Open>,
     grpc: Option<Link>,
 }
 
 impl Client {
-    fn new(plan: Arc<Plan>) -> Self {
+    pub(super) fn new(plan: Arc<Plan>) -> Self {
         Self { plan, http: None, grpc: None }
     }
 
@@ -65,7 +64,7 @@ impl Client {
     /// # Errors
     ///
     /// Only if the listener cannot be connected to; what the app does is an [`Answered`].
-    async fn send(&mut self, recipe: usize) -> Result<Answered, Unreachable> {
+    pub(super) async fn send(&mut self, recipe: usize) -> Result<Answered, Unreachable> {
         let plan = Arc::clone(&self.plan);
         let recipe = &plan.recipes[recipe % plan.recipes.len()];
         let began = Instant::now();
@@ -94,11 +93,12 @@ impl Client {
                 self.grpc = link;
                 Ok(verdict)
             }
+            Recipe::Tcp(recipe) => tcp::exchange(plan, recipe).await,
         }
     }
 
     /// Says goodbye where that is custom.
-    async fn close(self) {
+    pub(super) async fn close(self) {
         if let Some(link) = self.grpc {
             link.close().await;
         }
@@ -106,40 +106,14 @@ impl Client {
 }
 
 impl fmt::Display for Recipe {
-    /// `GET /api`, `/pkg.Service/Method`.
+    /// `GET /api`, `/pkg.Service/Method`, `connection`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Http(recipe) => write!(f, "{} {}", recipe.method, recipe.target.path()),
             Self::Grpc(recipe) => f.write_str(recipe.path.path()),
+            Self::Tcp(_) => f.write_str("connection"),
         }
     }
-}
-
-/// The life of one client: takes the next request of the list until it is told to stop.
-pub(super) async fn keep_sending(
-    plan: Arc<Plan>,
-    turn: Arc<AtomicUsize>,
-    stop: Arc<AtomicBool>,
-    results: mpsc::Sender<Result<Answered, Unreachable>>,
-) {
-    let mut client = Client::new(plan);
-    let mut pause = Duration::ZERO;
-    while !stop.load(Ordering::Relaxed) {
-        let answered = client.send(turn.fetch_add(1, Ordering::Relaxed)).await;
-        pause = match &answered {
-            Ok(answered) if answered.outcome.ok => Duration::ZERO,
-            _ => (pause * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
-        };
-        if results.send(answered).await.is_err() {
-            break;
-        }
-        tokio::select! {
-            () = tokio::time::sleep(pause), if !pause.is_zero() => {}
-            () = results.closed(), if !pause.is_zero() => break,
-            else => {}
-        }
-    }
-    client.close().await;
 }
 
 /// Sends each request once, until one is not answered well: then why.
@@ -182,7 +156,3 @@ pub(super) fn in_words(kind: &HeaderValue) -> String {
         other => other.replace('_', " "),
     }
 }
-
-/// Of a client after a failure; doubles with each further one.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);

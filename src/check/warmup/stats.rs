@@ -86,16 +86,44 @@ impl Stats {
 
     /// A quantile (0 to 1, nearest rank) of the good answers' latency in the last window.
     pub(super) fn quantile(&self, quantile: f64) -> Option<Duration> {
-        nearest_rank(
-            &mut self.latencies(self.results.len().saturating_sub(self.window), self.window),
-            quantile,
-        )
+        self.quantile_of(quantile, |(_, latency)| latency)
     }
 
-    /// The same of the window before; None until that is full.
+    /// The same of what becomes of number and latency of each.
+    pub(super) fn quantile_of(
+        &self,
+        quantile: f64,
+        each: impl Fn((u64, Duration)) -> Duration,
+    ) -> Option<Duration> {
+        nearest_rank(&mut self.recent(self.window).map(each).collect::<Vec<_>>(), quantile)
+    }
+
+    /// The same as [`Self::quantile`] of the window before; None until that is full.
     pub(super) fn quantile_before(&self, quantile: f64) -> Option<Duration> {
+        nearest_rank(&mut self.before()?, quantile)
+    }
+
+    /// Number (from 0) and latency of the good ones among the last `count` results.
+    pub(super) fn recent(&self, count: usize) -> impl Iterator<Item = (u64, Duration)> {
+        let skipped = self.results.len().saturating_sub(count);
+        let first = self.sent - self.results.len() as u64;
+        let numbered = (first..).zip(&self.results).skip(skipped);
+        numbered.filter(|(_, outcome)| outcome.ok).map(|(number, outcome)| (number, outcome.latency))
+    }
+
+    /// The standard deviation of the logarithm of [`Self::quantile`] over [`Self::quantile_before`], as far as the
+    /// latencies around them tell. 0 without two windows.
+    pub(super) fn uncertainty(&self, quantile: f64) -> f64 {
+        let mut last: Vec<_> = self.recent(self.window).map(|(_, latency)| latency).collect();
+        let mut before = self.before().unwrap_or_default();
+        half_width(&mut last, quantile).hypot(half_width(&mut before, quantile))
+    }
+
+    /// The good ones of the window before the last.
+    fn before(&self) -> Option<Vec<Duration>> {
         let is_there = self.results.len() == 2 * self.window;
-        is_there.then(|| nearest_rank(&mut self.latencies(0, self.window), quantile)).flatten()
+        let good = || self.results.iter().take(self.window).filter(|o| o.ok).map(|o| o.latency).collect();
+        is_there.then(good)
     }
 
     /// Of the last window.
@@ -107,10 +135,6 @@ impl Stats {
     pub(super) fn first_figures(&self) -> Option<Figures> {
         self.first
     }
-
-    fn latencies(&self, from: usize, count: usize) -> Vec<Duration> {
-        self.results.iter().skip(from).take(count).filter(|o| o.ok).map(|o| o.latency).collect()
-    }
 }
 
 /// The smallest value that at least this share of all values do not exceed.
@@ -118,6 +142,16 @@ fn nearest_rank(values: &mut [Duration], quantile: f64) -> Option<Duration> {
     let last = values.len().checked_sub(1)?;
     let rank = (quantile * values.len() as f64).ceil() as usize;
     Some(*values.select_nth_unstable(rank.saturating_sub(1).min(last)).1)
+}
+
+/// Half of what lies between the values one standard deviation of the rank above and below the quantile, as a
+/// logarithm.
+fn half_width(values: &mut [Duration], quantile: f64) -> f64 {
+    let spread = (quantile * (1.0 - quantile) / values.len().max(1) as f64).sqrt();
+    let mut at =
+        |quantile: f64| nearest_rank(values, quantile).map_or(1.0, |value| value.as_secs_f64().max(1e-9));
+    let (low, high) = (at((quantile - spread).max(0.0)), at((quantile + spread).min(1.0)));
+    (high / low).ln() / 2.0
 }
 
 #[cfg(test)]

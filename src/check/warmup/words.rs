@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
+use super::Listed;
 use super::keys::{Keys, OnBudgetExhausted, p95};
-use super::{Listed, percent};
+use super::route::percent;
 
 impl Keys {
     /// `sends GET /a and 2 other requests through listener http, 4 at a time, until …`.
