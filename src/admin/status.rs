@@ -42,7 +42,7 @@ fn page(state: &State, seen: &Seen<'_>) -> Value {
         "meaning": seen.meaning(),
         "advice": seen.advice(),
         "reasons": reasons,
-        "guarded": guard::is_guarded(&report),
+        "guarded": guard::is_guarded(report),
         "checks": checks,
         "apps": apps,
         "app_restarts": report.restarts,

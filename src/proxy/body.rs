@@ -22,7 +22,8 @@ use super::upload::{Broken, Failure, Upload};
 #[derive(Debug, Default)]
 pub enum RequestBody {
     /// As it comes from the client.
-    Client(Upload),
+    // Boxed: hyper has room for 32 requests in front of each connection to the app, and most have no body.
+    Client(Box<Upload>),
     /// The same, once the app asked for it.
     Expected(Expected),
     /// The same, kept for the case that the app does nothing with it.

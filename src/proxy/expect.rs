@@ -22,7 +22,7 @@ use super::upload::{Broken, Upload};
 #[derive(Debug)]
 pub struct Expected {
     /// None once the app answered without it.
-    body: Option<Upload>,
+    body: Option<Box<Upload>>,
     word: Option<Pin<Box<Timeout<oneshot::Receiver<Word>>>>>,
 }
 
@@ -92,11 +92,11 @@ impl Expected {
     }
 
     pub fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_some_and(Upload::is_end_stream)
+        self.body.as_ref().is_some_and(|body| body.is_end_stream())
     }
 
     pub fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(SizeHint::default, Upload::size_hint)
+        self.body.as_ref().map_or_else(SizeHint::default, |body| body.size_hint())
     }
 }
 

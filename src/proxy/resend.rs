@@ -93,7 +93,7 @@ fn head_of(request: &Request<RequestBody>) -> request::Parts {
 /// A client's body, and what of it was sent so far.
 #[derive(Debug)]
 struct Source {
-    upload: Upload,
+    upload: Box<Upload>,
     /// One piece, whatever the pieces were in which it came: those of hyper hold on to whole buffers.
     data: Vec<u8>,
     trailers: Option<HeaderMap>,
@@ -106,7 +106,7 @@ struct Source {
 }
 
 impl Source {
-    fn new(upload: Upload, budget: &Rc<Budget>) -> Self {
+    fn new(upload: Box<Upload>, budget: &Rc<Budget>) -> Self {
         let (data, budget) = (Vec::new(), Rc::clone(budget));
         Self { upload, data, trailers: None, budget, keeps: true, ended: false, copy: 0 }
     }

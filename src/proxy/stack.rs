@@ -105,7 +105,10 @@ impl hyper::service::Service<Request<Incoming>> for Stack {
         let patient = Dialect::of(&request) == Dialect::Grpc;
         let upload = |body: Incoming| match body.is_end_stream() {
             true => RequestBody::Empty,
-            false => RequestBody::Client(Upload::new(body, &settings.listener, &self.lane.clock, patient)),
+            false => {
+                let upload = Upload::new(body, &settings.listener, &self.lane.clock, patient);
+                RequestBody::Client(Box::new(upload))
+            }
         };
         let inbound = Box::new(Entered {
             request: request.map(upload),
