@@ -10,7 +10,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::{AccessLog, Listener};
-use crate::gate::{Gate, GateView};
+use crate::gate::{Gate, GateView, Phase};
 use crate::traffic::{Counters, ErrorKind, Ignored};
 
 use super::error::ProxyError;
@@ -122,8 +122,8 @@ pub struct Lane {
     pub tls: Tls,
     pub connections: Connections,
     pub clock: Rc<Clock>,
-    /// Answers ask clients to leave.
-    pub draining: Cell<bool>,
+    /// The listeners are closed; never unset.
+    pub closing: Cell<bool>,
     settings: RefCell<Rc<Settings>>,
 }
 
@@ -156,7 +156,7 @@ impl Lane {
             tls: setup.tls.get(number).cloned().unwrap_or_default(),
             connections: Connections::default(),
             clock: Rc::clone(clock),
-            draining: Cell::new(false),
+            closing: Cell::new(false),
             settings: RefCell::new(Rc::new(settings)),
         })
     }
@@ -168,6 +168,11 @@ impl Lane {
 
     pub fn configure(&self, settings: Settings) {
         *self.settings.borrow_mut() = Rc::new(settings);
+    }
+
+    /// Whether answers ask clients to leave: from the moment `/ready` says so, not from when this worker hears of it.
+    pub fn is_leaving(&self) -> bool {
+        self.closing.get() || matches!(self.view.word().phase(), Phase::Draining | Phase::Drained)
     }
 
     /// A place in the bounded line of requests that wait.

@@ -85,10 +85,7 @@ impl Worker {
                         // Who gives orders is gone: so is the process.
                         _ if changed.is_err() => break Instant::now(),
                         Order::Serve => {}
-                        Order::Drain => lanes.iter().for_each(|lane| {
-                            lane.draining.set(true);
-                            lane.connections.go_away();
-                        }),
+                        Order::Drain => lanes.iter().for_each(|lane| lane.connections.go_away()),
                         Order::Close { deadline } => break deadline,
                     }
                 }
@@ -109,7 +106,7 @@ impl Worker {
         clock: &Clock,
     ) -> u64 {
         for (Bound { socket, .. }, lane) in self.sockets.drain(..).zip(lanes) {
-            lane.draining.set(true);
+            lane.closing.set(true);
             accept::empty_queue(&socket, lane, tasks);
         }
         tasks.close();

@@ -64,7 +64,7 @@ impl<F: Future<Output = Result<Response<Body>, ProxyError>>> Future for Observed
                 }
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     flight.answered_after = Some(flight.began.elapsed());
-                } else if flight.lane.draining.get() {
+                } else if flight.lane.is_leaving() {
                     match flight.connection.protocol() {
                         // Also tells hyper to close after this answer.
                         Protocol::Http1 => {
