@@ -9,11 +9,11 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::expect::Expected;
+use super::exchange;
 use super::layers::observe::Flight;
 use super::lease::Lease;
 use super::octets::is_name;
-use super::registry::Protocol;
+use super::registry::{ConnectionState, PIECE, Protocol};
 use super::resend::Kept;
 use super::upgrade::Switch;
 use super::upload::{Broken, Failure, Upload};
@@ -22,10 +22,8 @@ use super::upload::{Broken, Failure, Upload};
 #[derive(Debug, Default)]
 pub enum RequestBody {
     /// As it comes from the client.
-    // Boxed: hyper has room for 32 requests in front of each connection to the app, and most have no body.
+    // Boxed: most requests have no body.
     Client(Box<Upload>),
-    /// The same, once the app asked for it.
-    Expected(Expected),
     /// The same, kept for the case that the app does nothing with it.
     Kept(Kept),
     /// None, or that of a request without a body that is sent again.
@@ -38,7 +36,7 @@ impl RequestBody {
     pub fn failure(&self) -> Option<Failure> {
         match self {
             Self::Client(body) => Some(body.failure()),
-            Self::Expected(_) | Self::Kept(_) | Self::Empty => None,
+            Self::Kept(_) | Self::Empty => None,
         }
     }
 }
@@ -50,7 +48,6 @@ impl HttpBody for RequestBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match self.get_mut() {
             Self::Client(body) => body.poll_frame(cx),
-            Self::Expected(body) => body.poll_frame(cx),
             Self::Kept(body) => body.poll_frame(cx),
             Self::Empty => Poll::Ready(None),
         }
@@ -59,7 +56,6 @@ impl HttpBody for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Client(body) => body.is_end_stream(),
-            Self::Expected(body) => body.is_end_stream(),
             Self::Kept(body) => body.is_end_stream(),
             Self::Empty => true,
         }
@@ -68,7 +64,6 @@ impl HttpBody for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Client(body) => body.size_hint(),
-            Self::Expected(body) => body.size_hint(),
             Self::Kept(body) => body.size_hint(),
             Self::Empty => SizeHint::with_exact(0),
         }
@@ -92,7 +87,9 @@ pub struct Body {
 #[derive(Debug)]
 enum Source {
     Full(Option<Bytes>),
-    App(Incoming),
+    /// The lease has it, until it is given back.
+    Exclusive,
+    Shared(Incoming),
     /// That of a 101: what follows its head is no body.
     Switch(Option<Box<Switch>>),
 }
@@ -104,9 +101,10 @@ impl Body {
         Self { lease: None, permit: None, flight: None, source: Source::Full(bytes) }
     }
 
-    /// The app's answer; the lease goes back when the body ended.
-    pub fn app(body: Incoming, lease: Lease) -> Self {
-        let mut body = Self { lease: Some(lease), permit: None, flight: None, source: Source::App(body) };
+    /// The app's answer, whose body comes by the lease unless it is here; the lease goes back when the body ended.
+    pub fn app(body: Option<Incoming>, lease: Lease) -> Self {
+        let source = body.map_or(Source::Exclusive, Source::Shared);
+        let mut body = Self { lease: Some(lease), permit: None, flight: None, source };
         if body.is_end_stream() {
             body.end_lease();
         }
@@ -146,32 +144,50 @@ impl Body {
     }
 }
 
+/// The app's answer broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokenOff {
+    #[error(transparent)]
+    Exclusive(#[from] exchange::Broken),
+    #[error(transparent)]
+    Shared(#[from] hyper::Error),
+}
+
+impl Body {
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        let client = self.flight.as_ref().map(Flight::connection);
+        match &mut self.source {
+            Source::Full(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Source::Switch(_) => return Poll::Ready(None),
+            Source::Exclusive | Source::Shared(_) => {
+                // hyper would take sixteen pieces before it looks whether the first one went out.
+                if client.is_some_and(ConnectionState::owes) {
+                    return Poll::Pending;
+                }
+            }
+        }
+        match (&mut self.source, &self.lease) {
+            (Source::Shared(body), _) => Pin::new(body).poll_frame(cx).map_err(BrokenOff::from),
+            (_, Some(Lease::Exclusive(lease))) => {
+                let most = client.map_or(PIECE, ConnectionState::appetite);
+                lease.poll_frame(cx, most).map_err(BrokenOff::from)
+            }
+            _ => Poll::Ready(None),
+        }
+        .map_ok(presentable)
+    }
+}
+
 impl HttpBody for Body {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BrokenOff;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         let this = self.get_mut();
-        let polled = match &mut this.source {
-            Source::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Source::App(body) => {
-                if let Some(flight) = &this.flight {
-                    let client = flight.connection();
-                    // hyper would take sixteen pieces before it looks whether the first one went out.
-                    if client.owes() {
-                        return Poll::Pending;
-                    }
-                    if let Some(lease) = &this.lease {
-                        lease.read_much(client.keeps_up());
-                    }
-                }
-                Pin::new(body).poll_frame(cx).map_ok(presentable)
-            }
-            Source::Switch(_) => return Poll::Ready(None),
-        };
+        let polled = this.poll_source(cx);
         if let (Poll::Ready(Some(Ok(frame))), Some(flight)) = (&polled, &this.flight)
             && let Some(data) = frame.data_ref()
             && flight.connection().protocol() == Protocol::Http1
@@ -195,7 +211,11 @@ impl HttpBody for Body {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Full(bytes) => bytes.is_none(),
-            Source::App(body) => body.is_end_stream(),
+            Source::Exclusive => match &self.lease {
+                Some(Lease::Exclusive(lease)) => lease.is_end_stream(),
+                Some(Lease::Shared(_)) | None => true,
+            },
+            Source::Shared(body) => body.is_end_stream(),
             Source::Switch(_) => true,
         }
     }
@@ -203,7 +223,11 @@ impl HttpBody for Body {
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
-            Source::App(body) => body.size_hint(),
+            Source::Exclusive => match &self.lease {
+                Some(Lease::Exclusive(lease)) => lease.size_hint(),
+                Some(Lease::Shared(_)) | None => SizeHint::with_exact(0),
+            },
+            Source::Shared(body) => body.size_hint(),
             Source::Switch(_) => SizeHint::with_exact(0),
         }
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
@@ -41,6 +41,22 @@ impl Stream {
         match self {
             Self::Tcp { .. } | Self::Unix { .. } => None,
             Self::Tls { stream } => stream.get_ref().1.alpn_protocol(),
+        }
+    }
+
+    /// Whether nothing came and the other side has not hung up, as far as this thread has heard. Asks the kernel only if
+    /// it said that there is something. Whoever waits to read is not woken afterwards.
+    pub fn is_silent(&mut self) -> bool {
+        let would_block =
+            |read: io::Result<usize>| matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        let mut byte = [0];
+        match self {
+            Self::Tcp { stream } => would_block(stream.try_read(&mut byte)),
+            Self::Unix { stream } => would_block(stream.try_read(&mut byte)),
+            Self::Tls { stream } => {
+                let mut byte = ReadBuf::new(&mut byte);
+                Pin::new(stream).poll_read(&mut Context::from_waker(Waker::noop()), &mut byte).is_pending()
+            }
         }
     }
 }

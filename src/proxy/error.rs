@@ -10,6 +10,7 @@ use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use crate::traffic::ErrorKind;
 
 use super::body::Body;
+use super::exchange::Broken;
 use super::fault::Fault;
 
 /// Why the data plane answers by itself.
@@ -26,6 +27,7 @@ pub enum Cause {
     Fault(Fault),
     Io(io::Error),
     Http(hyper::Error),
+    Exchange(Broken),
 }
 
 impl ProxyError {
@@ -47,9 +49,14 @@ impl ProxyError {
     }
 
     /// The app's side of an exchange broke before its answer came.
-    pub fn exchange(error: hyper::Error) -> Self {
-        let kind = if error.is_parse() { ErrorKind::UpstreamProtocol } else { ErrorKind::UpstreamClosed };
-        Self::http(kind, error)
+    pub fn broken(broken: Broken) -> Self {
+        let kind = if broken.is_protocol() { ErrorKind::UpstreamProtocol } else { ErrorKind::UpstreamClosed };
+        Self { kind, cause: Some(Cause::Exchange(broken)) }
+    }
+
+    /// The same, of HTTP/2.
+    pub fn stream(error: hyper::Error) -> Self {
+        Self::http(ErrorKind::UpstreamClosed, error)
     }
 
     /// Whether this holds for the I/O error below.
@@ -193,6 +200,7 @@ impl fmt::Display for ProxyError {
         match &self.cause {
             Some(Cause::Fault(fault)) => write!(f, ": {fault}"),
             Some(Cause::Io(error)) => write!(f, ": {error}"),
+            Some(Cause::Exchange(broken)) => write!(f, ": {broken}"),
             Some(Cause::Http(error)) => {
                 write!(f, ": {error}")?;
                 // hyper keeps the reason one floor down.

@@ -1,7 +1,7 @@
 //! Innermost: takes a connection to the app and sends the request.
 //!
-//! A request is sent a second time only if the first copy provably never reached the app (hyper gives it
-//! back unwritten, or an app of HTTP/2 says so), or if its method is idempotent (RFC 9110, 9.2.2), it has no
+//! A request is sent a second time only if the first copy provably never reached the app (not a byte of it was
+//! written, or an app of HTTP/2 says so), or if its method is idempotent (RFC 9110, 9.2.2), it has no
 //! body, and not one byte of an answer came.
 
 use std::pin::{Pin, pin};
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 use tower::Service;
@@ -21,7 +22,6 @@ use crate::traffic::ErrorKind;
 use super::answer;
 use super::body::{Body, RequestBody};
 use super::error::ProxyError;
-use super::expect::wait_for_continue;
 use super::lease::{Failure, Fate, Lease};
 use super::notable::Notable;
 use super::registry::ConnectionState;
@@ -54,18 +54,18 @@ pub async fn forward(mut inbound: Inbound) -> Result<Response<Body>, ProxyError>
     let Entered { request, notable, lane, connection, settings, upgrade, warmup, .. } = &mut *inbound;
     let upload = request.body().failure();
     address(request)?;
-    let (answered, budget) = match settings.listener.upstream.scheme {
-        Scheme::Http | Scheme::Unix | Scheme::Tcp => {
-            let expects = notable.has(Notable::EXPECT);
-            (if expects { wait_for_continue(request) } else { None }, None)
-        }
-        // hyper does not tell of a 100 of HTTP/2.
+    let mut expects = notable.has(Notable::EXPECT) && request.headers().contains_key(header::EXPECT);
+    // Idempotent (RFC 9110, 9.2.2) and without a body: a second copy does no harm, whatever became of the first.
+    let harmless = request.method().is_idempotent() && request.body().is_end_stream();
+    let copy = match settings.listener.upstream.scheme {
+        Scheme::Http | Scheme::Unix | Scheme::Tcp => None,
         Scheme::H2c | Scheme::Https => {
+            // hyper does not tell of a 100 of HTTP/2.
             request.headers_mut().remove(header::EXPECT);
-            (None, Some(&lane.resend))
+            expects = false;
+            Copy::of(request, &lane.resend)
         }
     };
-    let copy = Copy::of(request, budget);
     let mut patience = Patience::new(&settings.listener, *warmup);
     if upgrade.is_some() {
         patience = patience.for_an_upgrade();
@@ -73,50 +73,50 @@ pub async fn forward(mut inbound: Inbound) -> Result<Response<Body>, ProxyError>
     let mut resent = 0;
     // One for all copies: to the client they are one request.
     let mut time = settings.listener.timeouts.response;
-    let switching = loop {
+    loop {
         let mut lease = lane.upstream.lease(lane, &settings.listener, &mut patience).await?;
-        if upgrade.is_some() {
-            lease.may_switch();
+        if expects {
+            lease.expect_continue();
         }
         let sent = {
             // In one place: moved to where it is waited for, it would have room in each.
-            let sending = pin!(lease.send(std::mem::take(request)));
+            let sending = pin!(lease.send(request));
             match &mut time {
                 None => sending.await,
                 Some(left) => Box::pin(within(left, sending)).await?,
             }
         };
         let Failure { error, fate } = match sent {
-            Ok(response) => {
-                if let Some(answered) = answered {
-                    answered.tell();
-                }
-                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                    // Waited for below, where nothing else of this is kept any more.
-                    break Box::pin(switch(response, lease, upgrade.take(), Rc::clone(connection)));
-                }
-                return accept(response, lease);
+            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                return switch(response, lease, upgrade.take(), Rc::clone(connection));
             }
+            Ok(response) => return accept(response, lease),
             Err(failure) => failure,
         };
         if let Some(kind) = upload.as_ref().and_then(upload::Failure::kind) {
             // The client's fault, whatever became of the connection to the app.
             return Err(ProxyError::new(kind));
         }
-        let again = || copy.as_ref().filter(|_| resent < RESENDS);
-        let next = match fate {
+        let again = match fate {
             // Bounded by the connections that `patience` has: those that died in the pool cost none.
-            Fate::Unsent(unsent) => Some(*unsent),
-            Fate::Unprocessed => again().and_then(Copy::request),
-            Fate::Unanswered => again().filter(|copy| copy.is_harmless()).and_then(Copy::request),
-            Fate::Answered => None,
+            Fate::Unsent => true,
+            Fate::Answered => false,
+            _ if resent == RESENDS => false,
+            Fate::Unprocessed => restore(request, copy.as_ref()),
+            // HTTP/1 left the head where it was.
+            Fate::Unanswered => harmless && (copy.is_none() || restore(request, copy.as_ref())),
         };
-        let Some(next) = next else { return Err(error) };
-        *request = next;
-        resent += 1;
+        if !again {
+            return Err(error);
+        }
+        resent += u32::from(fate != Fate::Unsent);
         tracing::debug!(listener = %lane.shared.name, %error, "request is sent again");
-    };
-    switching.await
+    }
+}
+
+/// Puts a request back that was handed on; false if not all of it is there.
+fn restore(request: &mut Request<RequestBody>, copy: Option<&Copy>) -> bool {
+    copy.and_then(Copy::request).map(|copy| *request = copy).is_some()
 }
 
 /// Waits for the app for as long as is left of the request's time, and takes that off it: neither a line nor an app
@@ -156,8 +156,12 @@ fn address(request: &mut Request<RequestBody>) -> Result<(), ProxyError> {
 /// # Errors
 ///
 /// The answer has no certain end.
-fn accept(mut response: Response<Incoming>, lease: Lease) -> Result<Response<Body>, ProxyError> {
-    answer::check(&mut response).map_err(|fault| ProxyError::fault(ErrorKind::UpstreamProtocol, fault))?;
+fn accept(mut response: Response<Option<Incoming>>, lease: Lease) -> Result<Response<Body>, ProxyError> {
+    // That of HTTP/1 was checked when it was read.
+    if response.body().is_some() {
+        answer::check(&mut response)
+            .map_err(|fault| ProxyError::fault(ErrorKind::UpstreamProtocol, fault))?;
+    }
     let mut response = response.map(|body| Body::app(body, lease));
     // The client's version is hyper's to say; the app's was 1.0 perhaps.
     *response.version_mut() = Version::HTTP_11;
@@ -169,8 +173,8 @@ fn accept(mut response: Response<Incoming>, lease: Lease) -> Result<Response<Bod
 /// # Errors
 ///
 /// The app switched to what nobody asked for.
-async fn switch(
-    response: Response<Incoming>,
+fn switch(
+    response: Response<Option<Incoming>>,
     lease: Lease,
     offered: Option<HeaderValue>,
     connection: Rc<ConnectionState>,
@@ -180,6 +184,6 @@ async fn switch(
         return Err(refused());
     }
     let websocket = upgrade::is_websocket(response.headers());
-    let (app, early) = lease.switch().await.ok_or_else(refused)?;
+    let (app, early) = lease.switch().ok_or_else(refused)?;
     Ok(response.map(|_| Body::switch(Switch { app, early, websocket, connection })))
 }

@@ -1,7 +1,6 @@
 //! A way to the app for one request: a connection of its own, or a share of one.
 
 use bytes::Bytes;
-use futures_util::future::Either;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
@@ -27,10 +26,10 @@ pub struct Failure {
 }
 
 /// What became of a request without an answer.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// Not a byte of it was written: here it is.
-    Unsent(Box<Request<RequestBody>>),
+    /// Not a byte of it was written: it is whole, where it was.
+    Unsent,
     /// The app said that it did nothing with it.
     Unprocessed,
     /// Nobody knows what the app did; not a byte of an answer came.
@@ -40,44 +39,34 @@ pub enum Fate {
 }
 
 impl Lease {
-    /// Sends the request; waits for the head of the answer.
+    /// Sends the request; waits for the head of the answer, whose body comes with it, or else by this lease.
     ///
     /// # Errors
     ///
     /// The exchange broke; see [`Failure`].
-    pub fn send(
+    pub async fn send(
         &mut self,
-        request: Request<RequestBody>,
-    ) -> impl Future<Output = Result<Response<Incoming>, Failure>> {
-        // Handed to hyper before the first poll: a future that had the request would carry it from place to place.
+        request: &mut Request<RequestBody>,
+    ) -> Result<Response<Option<Incoming>>, Failure> {
         match self {
-            Self::Exclusive(lease) => Either::Left(lease.send(request)),
-            Self::Shared(lease) => Either::Right(lease.send(request)),
+            Self::Exclusive(lease) => lease.send(request).await.map(|response| response.map(|()| None)),
+            Self::Shared(lease) => lease.send(request).await.map(|response| response.map(Some)),
         }
     }
 
-    /// Says that the request to come asks for an upgrade.
-    pub fn may_switch(&self) {
+    /// Says that the body of the request to come waits for the app's `100 Continue`.
+    pub fn expect_continue(&self) {
         match self {
-            Self::Exclusive(lease) => lease.may_switch(),
-            Self::Shared(_) => {} // nothing of HTTP/2 asks for it
+            Self::Exclusive(lease) => lease.expect_continue(),
+            Self::Shared(_) => {} // hyper does not tell of a 100 of HTTP/2
         }
     }
 
-    /// Says whether the answer may be read in large pieces: they are cheaper, and what a slow client leaves is kept.
-    pub fn read_much(&self, much: bool) {
+    /// Takes the connection apart after a 101: the socket, and what the app sent after the head.
+    pub fn switch(self) -> Option<(Stream, Bytes)> {
         match self {
-            Self::Exclusive(lease) => lease.read_much(much),
-            Self::Shared(_) => {} // pieces are frames, and windows bound them
-        }
-    }
-
-    /// Takes the connection apart after a 101: the socket, and what the app sent after the head. None if it broke
-    /// meanwhile.
-    pub async fn switch(self) -> Option<(Stream, Bytes)> {
-        match self {
-            Self::Exclusive(lease) => lease.switch().await,
-            Self::Shared(_) => None,
+            Self::Exclusive(lease) => lease.switch(),
+            Self::Shared(_) => None, // nothing of HTTP/2 asks for it
         }
     }
 

@@ -1,6 +1,5 @@
 //! A socket that tells what came and how many bytes went.
 
-use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -16,11 +15,6 @@ pub trait Tally {
     /// How many of these bytes, which came in, may be read. If not all, reading fails after them.
     fn sound(&self, bytes: &[u8]) -> usize {
         bytes.len()
-    }
-
-    /// How many bytes may be read at once, if that is bounded; [`SCRATCH`] at most.
-    fn most(&self) -> Option<usize> {
-        None
     }
 
     /// These bytes came, at least one.
@@ -75,11 +69,6 @@ impl<S, T: Tally> Metered<S, T> {
     pub fn unsay(&mut self) {
         self.waiting.clear();
     }
-
-    /// The socket, and what was read from it but not from here.
-    pub fn into_parts(self) -> (S, Bytes) {
-        (self.stream, self.early.unwrap_or_default())
-    }
 }
 
 impl<S: AsyncRead, T: Tally> AsyncRead for Metered<S, T> {
@@ -98,10 +87,7 @@ impl<S: AsyncRead, T: Tally> AsyncRead for Metered<S, T> {
                 }
                 Poll::Ready(Ok(()))
             }
-            None => match this.tally.most() {
-                Some(most) if most < buf.remaining() => read_few(this.stream, cx, buf, most),
-                _ => this.stream.poll_read(cx, buf),
-            },
+            None => this.stream.poll_read(cx, buf),
         };
         let read = &buf.filled()[before..];
         if read.is_empty() {
@@ -188,27 +174,6 @@ where
         self.stream.reset_on_close();
     }
 }
-
-/// Reads that many bytes at most. By way of a buffer that this thread's connections share: memory that is not filled
-/// is not touched.
-fn read_few(
-    stream: Pin<&mut impl AsyncRead>,
-    cx: &mut Context<'_>,
-    buf: &mut ReadBuf<'_>,
-    most: usize,
-) -> Poll<io::Result<()>> {
-    thread_local! {
-        static SHARED: RefCell<[u8; SCRATCH]> = const { RefCell::new([0; SCRATCH]) };
-    }
-    SHARED.with_borrow_mut(|shared| {
-        let mut few = ReadBuf::new(&mut shared[..most.min(SCRATCH)]);
-        let polled = stream.poll_read(cx, &mut few);
-        buf.put_slice(few.filled());
-        polled
-    })
-}
-
-const SCRATCH: usize = 4 << 10;
 
 fn told(polled: Poll<io::Result<usize>>, tally: &impl Tally) -> Poll<io::Result<usize>> {
     match &polled {

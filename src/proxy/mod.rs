@@ -25,7 +25,7 @@ mod connection;
 mod dial;
 mod doubt;
 mod error;
-mod expect;
+mod exchange;
 mod fault;
 mod forward;
 mod framing;

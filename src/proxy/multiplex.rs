@@ -9,8 +9,6 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures_util::TryFutureExt;
-use futures_util::future::{Either, ready};
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Request, Response, Uri, Version, header};
 use hyper::body::Incoming;
@@ -103,7 +101,7 @@ impl Lease {
             .max_header_list_size(HEADER_LIST)
             .handshake(TokioIo::new(stream))
             .await
-            .map_err(ProxyError::exchange)?;
+            .map_err(ProxyError::stream)?;
         let on = Rc::clone(lane);
         let task = tokio::task::spawn_local(async move {
             if let Err(error) = connection.await {
@@ -122,19 +120,18 @@ impl Lease {
     /// # Errors
     ///
     /// What hyper says, and how far the request came.
-    pub fn send(
-        &self,
-        request: Request<RequestBody>,
-    ) -> impl Future<Output = Result<Response<Incoming>, Failure>> {
-        let sending = match addressed(request, self.0.scheme.clone()) {
-            Ok(request) => self.0.sender.clone().try_send_request(request),
-            Err(failure) => return Either::Left(ready(Err(failure))),
-        };
-        Either::Right(sending.map_err(|mut error| {
+    pub async fn send(&self, request: &mut Request<RequestBody>) -> Result<Response<Incoming>, Failure> {
+        let addressed = addressed(std::mem::take(request), self.0.scheme.clone())?;
+        // Handed to hyper before the first poll: a future that had it would carry it from place to place.
+        let sending = self.0.sender.clone().try_send_request(addressed);
+        sending.await.map_err(|mut error| {
             let unsent = error.take_message();
             let error = error.into_error();
             let fate = match unsent {
-                Some(request) => Fate::Unsent(Box::new(as_before(request))),
+                Some(unsent) => {
+                    *request = as_before(unsent);
+                    Fate::Unsent
+                }
                 None if is_unprocessed(&error) => Fate::Unprocessed,
                 None if is_faulty(&error) => {
                     let error = ProxyError::http(ErrorKind::UpstreamProtocol, error);
@@ -142,8 +139,8 @@ impl Lease {
                 }
                 None => Fate::Unanswered,
             };
-            Failure { error: ProxyError::exchange(error), fate }
-        }))
+            Failure { error: ProxyError::stream(error), fate }
+        })
     }
 }
 

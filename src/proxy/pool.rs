@@ -1,54 +1,54 @@
-//! One lane's connections to the app: those at rest, and those lent to a request each.
+//! One lane's connections of HTTP/1.1 to the app: those at rest, and those lent to a request each.
 //!
 //! The pool is a stack: the connection used last is the likeliest to live, and those not needed age at the
-//! bottom until the worker's tick closes them. A connection comes back only when hyper says that it wants
-//! the next request, which is when both messages ended exactly.
+//! bottom until the worker's tick closes them. A connection comes back only when both messages ended exactly.
+//! One task a lane hears when the app hangs up on any of those at rest.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::TryFutureExt;
 use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::task::JoinHandle;
+use http_body::{Frame, SizeHint};
+
+use crate::traffic::ErrorKind;
 
 use super::body::RequestBody;
 use super::dial::Stream;
 use super::error::ProxyError;
+use super::exchange::{Broken, Connection, Trouble, Uploader};
 use super::lane::{Clock, Lane};
 use super::lease::{Failure, Fate};
-use super::metered::{Metered, Tally};
 
 /// The connections at rest.
 #[derive(Default)]
 pub struct Pool {
     /// The one used last is on top.
     idle: RefCell<Vec<Idle>>,
+    /// Whether the task that listens to them was started, and what wakes it once it runs.
+    listens: Cell<bool>,
+    listener: RefCell<Option<Waker>>,
 }
 
 struct Idle {
-    connection: Connection,
+    connection: Rc<Connection>,
     since: u64,
 }
 
 impl Pool {
     /// A connection that takes a request now, if there is one.
     pub fn take(&self, lane: &Rc<Lane>) -> Option<Lease> {
-        let mut idle = self.idle.borrow_mut();
-        while let Some(Idle { connection, .. }) = idle.pop() {
-            connection.link.idle.set(false);
-            if connection.sender.is_ready() {
-                return Some(Lease { connection, lane: Rc::clone(lane) });
+        loop {
+            let Idle { connection, .. } = self.idle.borrow_mut().pop()?;
+            if connection.is_silent() {
+                return Some(Lease::new(connection, lane));
             }
+            lane.upstream.suspect();
         }
-        None
     }
 
     /// Closes connections that nobody used for that long.
@@ -58,12 +58,43 @@ impl Pool {
         idle.drain(..old);
     }
 
-    fn put(&self, connection: Connection, clock: &Clock) {
-        connection.link.idle.set(true);
-        connection.link.may_switch.set(false);
-        connection.link.much.set(false);
-        self.idle.borrow_mut().push(Idle { connection, since: clock.millis() });
+    fn put(&self, connection: Rc<Connection>, lane: &Rc<Lane>) {
+        connection.rest();
+        if !self.listens.replace(true) {
+            listen(lane);
+        }
+        let silent = match &*self.listener.borrow() {
+            Some(waker) => connection.stays_silent(&mut Context::from_waker(waker)),
+            // It looks at all when it first runs.
+            None => connection.is_silent(),
+        };
+        if silent {
+            self.idle.borrow_mut().push(Idle { connection, since: lane.clock.millis() });
+        } else {
+            lane.upstream.suspect();
+        }
     }
+
+    /// Closes those on which something came, or that the app closed; says whether there were any.
+    fn drop_broken(&self, cx: &mut Context<'_>) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        let before = idle.len();
+        idle.retain(|entry| entry.connection.stays_silent(cx));
+        idle.len() < before
+    }
+}
+
+/// Starts the task that hears when a connection at rest breaks: the app may have gone.
+fn listen(lane: &Rc<Lane>) {
+    let lane = Rc::clone(lane);
+    tokio::task::spawn_local(poll_fn(move |cx| {
+        let pool = &lane.upstream.pool;
+        *pool.listener.borrow_mut() = Some(cx.waker().clone());
+        if pool.drop_broken(cx) {
+            lane.upstream.suspect();
+        }
+        Poll::<()>::Pending
+    }));
 }
 
 impl fmt::Debug for Pool {
@@ -72,154 +103,95 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// A connection to the app. Dropping it closes it at once, whatever is under way: hyper alone would let a
-/// request's body go on after the answer, for as long as the client sends.
-struct Connection {
-    sender: SendRequest<RequestBody>,
-    link: Rc<Link>,
-    task: JoinHandle<Option<Upgraded>>,
-}
-
-/// What hyper leaves of a connection after a 101.
-type Upgraded = http1::Parts<TokioIo<Metered<Stream, Rc<Link>>>>;
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-/// What is known of a connection while its task has it.
-#[derive(Debug, Default)]
-struct Link {
-    received: Cell<u64>,
-    /// In the pool right now.
-    idle: Cell<bool>,
-    /// The request under way asks for an upgrade.
-    may_switch: Cell<bool>,
-    /// The client of the request under way keeps up with large pieces.
-    much: Cell<bool>,
-}
-
-impl Tally for Rc<Link> {
-    fn received(&self, bytes: &[u8]) {
-        self.received.set(self.received.get() + bytes.len() as u64);
-    }
-
-    fn most(&self) -> Option<usize> {
-        (!self.much.get()).then_some(PIECE)
-    }
-
-    fn sent(&self, _: usize) {}
-}
-
-/// One connection to the app, lent to one request. Dropping it closes the connection.
+/// One connection to the app, lent to one request. Dropping it closes the connection, whatever is under way.
 pub struct Lease {
-    connection: Connection,
+    connection: Rc<Connection>,
     lane: Rc<Lane>,
+    /// Sends what is left of the request's body.
+    uploader: Option<Uploader>,
 }
 
 impl Lease {
     /// Makes a new connection fit for requests.
-    ///
-    /// # Errors
-    ///
-    /// None that hyper documents for HTTP/1.
-    pub async fn open(stream: Stream, lane: &Rc<Lane>) -> Result<Self, ProxyError> {
-        let link = Rc::new(Link::default());
-        let io = TokioIo::new(Metered::new(stream, Bytes::new(), Rc::clone(&link)));
-        let (sender, mut connection) = http1::Builder::new()
-            .max_buf_size(LARGEST_PIECE)
-            .handshake(io)
-            .await
-            .map_err(ProxyError::exchange)?;
-        let (on, used) = (Rc::clone(lane), Rc::clone(&link));
-        let task = tokio::task::spawn_local(async move {
-            let ended = poll_fn(|cx| match used.may_switch.get() {
-                true => connection.poll_without_shutdown(cx),
-                false => Pin::new(&mut connection).poll(cx),
-            });
-            let ended = ended.await;
-            if let Err(error) = &ended {
-                tracing::debug!(listener = %on.shared.name, %error, "connection to the app ended");
-            }
-            if used.idle.get() {
-                on.upstream.suspect();
-            }
-            (ended.is_ok() && used.may_switch.get()).then(|| connection.into_parts())
-        });
-        let connection = Connection { sender, link, task };
-        Ok(Self { connection, lane: Rc::clone(lane) })
+    pub fn open(stream: Stream, lane: &Rc<Lane>) -> Self {
+        Self::new(Rc::new(Connection::new(stream)), lane)
     }
 
-    /// Says that the request to come asks for an upgrade.
-    pub fn may_switch(&self) {
-        self.connection.link.may_switch.set(true);
+    fn new(connection: Rc<Connection>, lane: &Rc<Lane>) -> Self {
+        Self { connection, lane: Rc::clone(lane), uploader: None }
     }
 
-    /// As of [`super::lease::Lease::read_much`].
-    pub fn read_much(&self, much: bool) {
-        self.connection.link.much.set(much);
+    /// As of [`Connection::expect_continue`].
+    pub fn expect_continue(&self) {
+        self.connection.expect_continue();
     }
 
     /// As of [`super::lease::Lease::switch`].
-    pub async fn switch(mut self) -> Option<(Stream, Bytes)> {
-        let upgraded = (&mut self.connection.task).await.ok().flatten()?;
-        let (stream, _) = upgraded.io.into_inner().into_parts();
-        Some((stream, upgraded.read_buf))
+    pub fn switch(self) -> Option<(Stream, Bytes)> {
+        Rc::into_inner(self.connection).map(Connection::into_parts)
     }
 
-    /// Sends the request; waits for the head of the answer.
-    ///
-    /// # Errors
-    ///
-    /// What hyper says, and how far the request came.
-    pub fn send(
-        &mut self,
-        request: Request<RequestBody>,
-    ) -> impl Future<Output = Result<Response<Incoming>, Failure>> {
-        let Connection { sender, link, .. } = &mut self.connection;
-        let received = link.received.get();
-        let sending = sender.try_send_request(request);
-        sending.map_err(move |mut error| {
-            let fate = match error.take_message() {
-                // The connection had died in the pool.
-                Some(request) => Fate::Unsent(Box::new(request)),
-                None if link.received.get() == received => Fate::Unanswered,
-                None => Fate::Answered,
-            };
-            Failure { error: ProxyError::exchange(error.into_error()), fate }
-        })
+    /// As of [`super::lease::Lease::send`].
+    pub async fn send(&mut self, request: &mut Request<RequestBody>) -> Result<Response<()>, Failure> {
+        match self.connection.send(request).await {
+            Ok((response, uploader)) => {
+                self.uploader = uploader;
+                Ok(response)
+            }
+            Err(trouble) => Err(trouble.into()),
+        }
     }
 
-    /// Puts the connection back into the pool, as soon as it wants another request; closes it if that takes
-    /// too long.
-    pub fn give_back(mut self) {
-        if self.connection.sender.is_closed() {
+    /// As of [`Connection::poll_frame`].
+    pub fn poll_frame(
+        &self,
+        cx: &mut Context<'_>,
+        most: usize,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        self.connection.poll_frame(cx, most)
+    }
+
+    pub fn is_end_stream(&self) -> bool {
+        self.connection.is_end_stream()
+    }
+
+    pub fn size_hint(&self) -> SizeHint {
+        self.connection.size_hint()
+    }
+
+    /// Puts the connection back into the pool, as soon as all of the request was sent; closes it if that takes too long.
+    pub fn give_back(self) {
+        let Self { connection, lane, uploader } = self;
+        if !connection.may_go_on() {
             return;
         }
-        if self.connection.sender.is_ready() {
-            return self.put();
-        }
-        // An answer that came before the request's body was through, or hyper has not noticed yet.
-        tokio::task::spawn_local(async move {
-            if let Ok(Ok(())) = tokio::time::timeout(SETTLE, self.connection.sender.ready()).await {
-                self.put();
+        match uploader.filter(|_| connection.is_uploading()) {
+            None => lane.upstream.pool.put(connection, &lane),
+            Some(uploader) => {
+                tokio::task::spawn_local(async move {
+                    let settled = tokio::time::timeout(SETTLE, uploader.ended()).await.is_ok();
+                    if settled && connection.may_go_on() {
+                        lane.upstream.pool.put(connection, &lane);
+                    }
+                });
             }
-        });
-    }
-
-    fn put(self) {
-        self.lane.upstream.pool.put(self.connection, &self.lane.clock);
+        }
     }
 }
 
-/// Bytes of an answer that are read at once for a client that has not shown that it takes them; so few that hyper does
-/// not try twice as many next.
-const PIECE: usize = 4 << 10;
-
-/// The same for any client, and the most that an answer's head may have.
-const LARGEST_PIECE: usize = 32 << 10;
+impl From<Trouble> for Failure {
+    fn from(trouble: Trouble) -> Self {
+        let (broken, fate) = match trouble {
+            Trouble::Unsent(broken) => (broken, Fate::Unsent),
+            Trouble::Unanswered(broken) => (broken, Fate::Unanswered),
+            Trouble::Answered(broken) => (broken, Fate::Answered),
+            Trouble::Upload => {
+                return Self { error: ProxyError::new(ErrorKind::ClientClosed), fate: Fate::Answered };
+            }
+        };
+        Self { error: ProxyError::broken(broken), fate }
+    }
+}
 
 /// How long a connection may take to come to rest after an answer: an app may well answer early and take
 /// the rest of the request's body all the same.
@@ -227,6 +199,6 @@ const SETTLE: Duration = Duration::from_secs(1);
 
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lease").field("link", &self.connection.link).finish_non_exhaustive()
+        f.debug_struct("Lease").field("connection", &self.connection).finish_non_exhaustive()
     }
 }

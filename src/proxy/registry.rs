@@ -219,10 +219,10 @@ impl ConnectionState {
         self.halted.get()
     }
 
-    /// Whether the client takes its answers about as fast as they come. A socket takes much for a client that reads
-    /// nothing, so this shows only after more than that.
-    pub fn keeps_up(&self) -> bool {
-        self.taken.get() >= SWALLOWED
+    /// How many bytes of an answer to read at once: few while nobody knows whether the client takes them. A socket takes
+    /// much for a client that reads nothing, so this shows only after more than that.
+    pub fn appetite(&self) -> usize {
+        if self.taken.get() >= SWALLOWED { LARGE_PIECE } else { PIECE }
     }
 
     fn is_late(&self, timeouts: &Timeouts, clock: &Clock) -> bool {
@@ -245,6 +245,12 @@ impl ConnectionState {
 /// The most that sockets, ours and the client's, hold for a client that reads nothing: [`super::UNSENT`], and the first
 /// window of most systems.
 const SWALLOWED: usize = 512 << 10;
+
+/// Bytes of an answer that are read at once for a client that has not shown that it takes them.
+pub const PIECE: usize = 4 << 10;
+
+/// The same for one that has.
+const LARGE_PIECE: usize = 64 << 10;
 
 /// The connections of one lane, for the worker's tick and for the drain.
 #[derive(Debug, Default)]

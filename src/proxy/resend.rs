@@ -1,8 +1,9 @@
-//! What is needed to send a request again: its head, and its body as far as it is small.
+//! What is needed to send a request again after HTTP/2 took it: its head, and its body as far as it is small.
 //!
-//! An app of HTTP/1 that did nothing with a request cannot say so, so only requests without a body are kept
-//! for it. An app of HTTP/2 can (RFC 9113, 6.8 and 8.7), and calls of gRPC have bodies: for it the first
-//! bytes of a body are kept until the head of the answer came, for a request and for all together in bounds.
+//! An app of HTTP/1 that did nothing with a request cannot say so, so only requests without a body are sent again to
+//! it, and their heads are still there. An app of HTTP/2 can (RFC 9113, 6.8 and 8.7), and calls of gRPC have bodies: for
+//! it the first bytes of a body are kept until the head of the answer came, for a request and for all together in
+//! bounds.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -23,13 +24,12 @@ pub struct Copy {
 }
 
 impl Copy {
-    /// Keeps what it takes. `budget`: for the body, where the app tells if it did nothing with a request.
-    pub fn of(request: &mut Request<RequestBody>, budget: Option<&Rc<Budget>>) -> Option<Self> {
-        if request.body().is_end_stream() {
-            return Some(Self { parts: head_of(request), body: None });
-        }
-        let budget = budget?;
+    /// Keeps what it takes.
+    pub fn of(request: &mut Request<RequestBody>, budget: &Rc<Budget>) -> Option<Self> {
         let parts = head_of(request);
+        if request.body().is_end_stream() {
+            return Some(Self { parts, body: None });
+        }
         let body = request.body_mut();
         match std::mem::replace(body, RequestBody::Empty) {
             RequestBody::Client(upload) => {
@@ -42,12 +42,6 @@ impl Copy {
                 None
             }
         }
-    }
-
-    /// Whether a second copy does no harm, whatever became of the first: idempotent (RFC 9110, 9.2.2) and without a
-    /// body.
-    pub fn is_harmless(&self) -> bool {
-        self.body.is_none() && self.parts.method.is_idempotent()
     }
 
     /// The request once more; None if its body has grown too large to be kept.

@@ -322,7 +322,7 @@ async fn open(
     }
     match protocol {
         Protocol::Http2 => multiplex::Lease::open(stream, lane).await.map(Lease::Shared),
-        Protocol::Http1 => pool::Lease::open(stream, lane).await.map(Lease::Exclusive),
+        Protocol::Http1 => Ok(Lease::Exclusive(pool::Lease::open(stream, lane))),
     }
 }
 

@@ -317,7 +317,7 @@ async fn deadline_of_an_answer_is_one_for_all_copies_of_a_request() {
 #[tokio::test]
 async fn wait_for_an_app_that_restarts_is_not_the_slowness_of_its_answer() {
     let _turn = machine::shared();
-    let (sidecar, mut origin) = house(json!({ "timeouts": { "response": "600ms" } })).await;
+    let (sidecar, mut origin) = house(json!({ "timeouts": { "response": "2s" } })).await;
     let address = origin.address;
     let mut client = client(&sidecar).await;
     client.say(GET).await;
@@ -328,7 +328,7 @@ async fn wait_for_an_app_that_restarts_is_not_the_slowness_of_its_answer() {
         sidecar.metric("readygate_held_requests", "").await == 1.0
     })
     .await;
-    tokio::time::sleep(Duration::from_millis(800)).await;
+    tokio::time::sleep(Duration::from_millis(2200)).await;
     origin = Origin::at(address).await;
     let (_app, head) = origin.serve().await;
     assert_eq!(head.line, "GET /a HTTP/1.1");
