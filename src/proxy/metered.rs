@@ -197,18 +197,29 @@ fn read_few(
     buf: &mut ReadBuf<'_>,
     most: usize,
 ) -> Poll<io::Result<()>> {
+    read_shared(stream, cx, most, |few| buf.put_slice(few))
+}
+
+/// Reads up to `most` bytes, or [`SCRATCH`] if that is less, and says what `taken` makes of them; of none, at the end.
+/// Who waits here needs no buffer.
+pub fn read_shared<T>(
+    stream: Pin<&mut impl AsyncRead>,
+    cx: &mut Context<'_>,
+    most: usize,
+    taken: impl FnOnce(&[u8]) -> T,
+) -> Poll<io::Result<T>> {
     thread_local! {
         static SHARED: RefCell<[u8; SCRATCH]> = const { RefCell::new([0; SCRATCH]) };
     }
     SHARED.with_borrow_mut(|shared| {
         let mut few = ReadBuf::new(&mut shared[..most.min(SCRATCH)]);
-        let polled = stream.poll_read(cx, &mut few);
-        buf.put_slice(few.filled());
-        polled
+        ready!(stream.poll_read(cx, &mut few))?;
+        Poll::Ready(Ok(taken(few.filled())))
     })
 }
 
-const SCRATCH: usize = 4 << 10;
+/// Room for the head of most requests.
+pub const SCRATCH: usize = 4 << 10;
 
 fn told(polled: Poll<io::Result<usize>>, tally: &impl Tally) -> Poll<io::Result<usize>> {
     match &polled {

@@ -43,6 +43,7 @@ mod pool;
 mod ramp;
 mod registry;
 mod resend;
+mod rest;
 #[cfg(test)]
 mod sizes;
 mod stack;
