@@ -275,7 +275,7 @@ impl ConnectionState {
 /// window of most systems.
 const SWALLOWED: usize = 512 << 10;
 
-/// Longer than clients pause that are at work: a connection that rests costs some 2 µs more to wake.
+/// Longer than clients pause that are at work: for the next request of a connection that rests, hyper's is made anew.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The connections of one lane, for the worker's tick and for the drain.
