@@ -61,14 +61,21 @@ def backends(folder, started):
     return Backends(http, echo)
 
 
-def readygate(folder, started, backends, binary, workers=1, before=None):
+LISTENERS = ("http", "echo", "tcp")
+
+
+def readygate(folder, started, backends, binary, workers=1, before=None, listeners=LISTENERS):
     if not os.path.exists(binary):
         sys.exit(f"{binary} is missing: cargo build --release")
+    upstreams = {
+        "http": f"http://127.0.0.1:{backends.http}",
+        "echo": f"http://127.0.0.1:{backends.echo}",
+        "tcp": f"tcp://127.0.0.1:{backends.http}",
+    }
+    listening_at = "".join(f'  {name}: {{ listen: "127.0.0.1:0", upstream: "{upstreams[name]}" }}\n' for name in listeners)
     config = f"""
 listeners:
-  http: {{ listen: "127.0.0.1:0", upstream: "http://127.0.0.1:{backends.http}" }}
-  echo: {{ listen: "127.0.0.1:0", upstream: "http://127.0.0.1:{backends.echo}" }}
-  tcp: {{ listen: "127.0.0.1:0", upstream: "tcp://127.0.0.1:{backends.http}" }}
+{listening_at}
 admin: {{ listen: "127.0.0.1:0" }}
 drain: {{ min: 10ms, quiet: 10ms, deadline: 1s }}
 workers: {workers}
@@ -78,7 +85,7 @@ workers: {workers}
     log = os.path.join(folder, "readygate.log")
     with open(log, "w") as file:
         process = started.start([binary, "run", "--config", path], log=file, before=before)
-    found = listening(log, ("http", "echo", "tcp", "admin"))
+    found = listening(log, (*listeners, "admin"))
     answers(f"http://127.0.0.1:{found['admin']}/startup")
     startup_ms = (time.monotonic() - began) * 1e3
     answers(f"http://127.0.0.1:{found['admin']}/ready")

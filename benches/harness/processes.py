@@ -46,6 +46,15 @@ def memory(process):
     return sum(int(_stat(pid)[21]) for pid in _family(process)) * PAGE / 2**20
 
 
+def resident(process):
+    """Resident bytes of a process: all (`rss`), what only it has and would have to be kept elsewhere (`own`), and pages of
+    files, which the kernel may drop and read again (`file`)."""
+    with open(f"/proc/{process.pid}/smaps_rollup") as file:
+        fields = dict(line.split(":") for line in list(file)[1:])
+    kind = {name: int(value.split()[0]) << 10 for name, value in fields.items()}
+    return {"rss": kind["Rss"], "own": kind["Anonymous"], "file": kind["Rss"] - kind["Anonymous"]}
+
+
 def _tasks(pid):
     return os.listdir(f"/proc/{pid}/task")
 

@@ -19,12 +19,14 @@ use super::error::ProxyError;
 use super::lane::Lane;
 use super::metered::{Metered, Tally};
 use super::registry::{ConnectionState, Order, Stage};
+use super::rest::{self, LAST_WORDS};
 use super::stack::Stack;
 use super::tunnel::Transport;
 use super::wire::Wire;
 
-/// Serves requests until the client, the app or the worker wants no more.
-pub async fn serve<S>(stream: S, early: Bytes, state: Rc<ConnectionState>, lane: Rc<Lane>)
+/// Serves requests until the client, the app or the worker wants no more; gives the socket back where only the
+/// client has nothing to ask right now.
+pub async fn serve<S>(stream: S, early: Bytes, state: Rc<ConnectionState>, lane: Rc<Lane>) -> Option<S>
 where
     S: Transport + 'static,
 {
@@ -38,7 +40,7 @@ where
     };
     let doubt = Rc::clone(&side.doubt);
     let io = Metered::new(stream, early, side);
-    let stack = Stack::new(Rc::clone(&lane), Rc::clone(&state)).reading_along(wire);
+    let stack = Stack::new(Rc::clone(&lane), Rc::clone(&state)).reading_along(Rc::clone(&wire));
     let connection = http1::Builder::new()
         // The app's client may have sent FIN after its request (`nc`, HTTP/1.0 clients) and still listen.
         .half_close(true)
@@ -50,6 +52,7 @@ where
     let mut driver = Driver {
         connection,
         state: Rc::clone(&state),
+        wire,
         finishing: false,
         doubt: Rc::clone(&doubt),
         owes: false,
@@ -59,15 +62,18 @@ where
     let granted = state.handover.take();
     let peer = state.peer;
     match ended {
+        Ok(Ended::Resting) => {
+            // hyper has read no more than the parser: empty lines at most, which mean nothing.
+            let (stream, _) = driver.connection.into_parts().io.into_inner().into_parts();
+            return Some(stream);
+        }
         Ok(Ended::ByItself) if state.handover.is_noted() => {
             let parts = driver.connection.into_parts();
             let mut io = parts.io.into_inner();
             match granted {
                 // Boxed: most connections never come here, and their future would be as large.
                 Some(granted) => Box::pin(granted.run(io, parts.read_buf, &state, &lane)).await,
-                None => {
-                    let _ = tokio::time::timeout(LAST_WORDS, io.shutdown()).await;
-                }
+                None => Box::pin(rest::end(&mut io)).await,
             }
         }
         Err(error) if error.is_parse() => {
@@ -85,10 +91,11 @@ where
             }
             if driver.owes {
                 let mut io = driver.connection.into_parts().io.into_inner();
-                let _ = tokio::time::timeout(LAST_WORDS, io.shutdown()).await;
+                Box::pin(rest::end(&mut io)).await;
             }
         }
     }
+    None
 }
 
 /// Says in our words what hyper refused.
@@ -108,6 +115,7 @@ async fn refuse<S: Transport>(mut io: Metered<S, ClientSide>, refusal: &ProxyErr
 struct Driver<S> {
     connection: http1::Connection<TokioIo<Metered<S, ClientSide>>, Stack>,
     state: Rc<ConnectionState>,
+    wire: Rc<RefCell<Wire>>,
     finishing: bool,
     doubt: Rc<Doubt>,
     /// The connection is over, and an answer of the app's waits.
@@ -116,6 +124,8 @@ struct Driver<S> {
 
 enum Ended {
     ByItself,
+    /// It has nothing to do, and the socket may be taken from it.
+    Resting,
     Cut,
 }
 
@@ -134,7 +144,28 @@ impl<S: Transport + 'static> Driver<S> {
             Pin::new(&mut self.connection).graceful_shutdown();
             return self.advance(cx);
         }
+        if polled.is_pending() && self.may_rest() {
+            return self.rest(cx);
+        }
         polled
+    }
+
+    fn may_rest(&self) -> bool {
+        self.state.may_rest()
+            && !self.finishing
+            && self.doubt.open().is_none()
+            && self.wire.borrow().is_at_rest()
+    }
+
+    /// hyper does not say whether it is at rest, too. Asked to close, it is done at once if so. Otherwise nothing is
+    /// lost: an answer of the app's came before all of a body did, and after such a one hyper closes anyway.
+    fn rest(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<Ended>> {
+        self.finishing = true;
+        Pin::new(&mut self.connection).graceful_shutdown();
+        match self.connection.poll_without_shutdown(cx) {
+            Poll::Ready(ended) => Poll::Ready(ended.map(|()| Ended::Resting)),
+            Poll::Pending => self.advance(cx),
+        }
     }
 
     fn advance(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<Ended>> {
@@ -162,9 +193,6 @@ impl<S: Transport + 'static> Driver<S> {
         polled.map_ok(|()| Ended::ByItself)
     }
 }
-
-/// How long the end of a connection may take to go out.
-const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Counts bytes, notes when a request's head begins, and has all of them read a second time.
 struct ClientSide {

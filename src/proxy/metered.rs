@@ -69,6 +69,11 @@ impl<S, T: Tally> Metered<S, T> {
     pub fn unsay(&mut self) {
         self.waiting.clear();
     }
+
+    /// The socket, and what was read from it but not from here.
+    pub fn into_parts(self) -> (S, Bytes) {
+        (self.stream, self.early.unwrap_or_default())
+    }
 }
 
 impl<S: AsyncRead, T: Tally> AsyncRead for Metered<S, T> {

@@ -43,6 +43,8 @@ mod pool;
 mod ramp;
 mod registry;
 mod resend;
+mod rest;
+mod scratch;
 #[cfg(test)]
 mod sizes;
 mod stack;

@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use http::HeaderValue;
 
@@ -81,6 +82,8 @@ pub struct ConnectionState {
     /// Bytes that the client took since it last kept us waiting.
     taken: Cell<usize>,
     order: Cell<Order>,
+    /// It was told, since its last request, that it may rest.
+    may_rest: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     /// Filled for a moment only: what it holds keeps this state alive.
     pub handover: Handover,
@@ -102,6 +105,7 @@ impl ConnectionState {
             halted: Cell::new(false),
             taken: Cell::new(0),
             order: Cell::new(Order::Serve),
+            may_rest: Cell::new(false),
             waker: RefCell::new(None),
             handover: Handover::default(),
         })
@@ -146,6 +150,7 @@ impl ConnectionState {
     /// Notes that a request ended.
     pub fn request_ended(&self, clock: &Clock) {
         self.requests.set(self.requests.get() - 1);
+        self.may_rest.set(false);
         if self.requests.get() == 0 {
             self.enter(Stage::Idle, clock);
         }
@@ -166,6 +171,11 @@ impl ConnectionState {
         .await
     }
 
+    /// Whether the worker closes it now.
+    pub fn is_cut(&self) -> bool {
+        self.order.get() == Order::Cut
+    }
+
     /// What the worker wants; the task that asks is woken when that changes.
     pub fn order(&self, cx: &mut Context<'_>) -> Order {
         let mut waker = self.waker.borrow_mut();
@@ -173,6 +183,25 @@ impl ConnectionState {
             *waker = Some(cx.waker().clone());
         }
         self.order.get()
+    }
+
+    /// Whether nothing has happened for a while, and nothing is under way: what serves requests may be let go until the
+    /// next one comes.
+    pub fn may_rest(&self) -> bool {
+        self.may_rest.get() && self.is_quiet()
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.stage.get() == Stage::Idle && self.blocked.get().is_none() && self.order.get() == Order::Serve
+    }
+
+    /// Tells a connection whose requests ended a while ago that it may rest: once, whatever comes of it.
+    fn hint(&self, clock: &Clock) {
+        let is_due = self.is_quiet() && self.protocol.get() == Protocol::Http1 && !self.may_rest.get();
+        if is_due && clock.passed(self.since.get(), PAUSE) {
+            self.may_rest.set(true);
+            self.wake();
+        }
     }
 
     fn tell(&self, order: Order) {
@@ -252,6 +281,9 @@ pub const PIECE: usize = 4 << 10;
 /// The same for one that has.
 const LARGE_PIECE: usize = 64 << 10;
 
+/// Longer than clients pause that are at work: for the next request of a connection that rests, hyper's is made anew.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// The connections of one lane, for the worker's tick and for the drain.
 #[derive(Debug, Default)]
 pub struct Connections(RefCell<Vec<Weak<ConnectionState>>>);
@@ -261,7 +293,7 @@ impl Connections {
     pub fn sweep(&self, timeouts: &Timeouts, clock: &Clock) {
         self.each(|connection| {
             if !connection.is_late(timeouts, clock) {
-                return;
+                return connection.hint(clock);
             }
             let may_finish = connection.protocol.get() == Protocol::Http2
                 && connection.stage.get() == Stage::Idle
@@ -323,7 +355,7 @@ impl Connections {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use super::*;
 

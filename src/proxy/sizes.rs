@@ -5,6 +5,7 @@
 
 use std::mem::size_of;
 
+use super::registry::ConnectionState;
 use super::{connection, forward};
 
 /// Bytes of the future that such a function gives.
@@ -16,7 +17,10 @@ fn of<A, F: Future>(_: impl Fn(A) -> F) -> usize {
 fn connection_at_rest_waits_in_little_memory() {
     let size = of(|(stream, peer, entrance, lane)| connection::serve(stream, peer, entrance, lane));
     println!("a connection's task: {size} bytes");
-    assert!(size <= 2048, "{size} bytes");
+    assert!(size <= 512, "{size} bytes");
+    let size = size_of::<ConnectionState>();
+    println!("what others see of it: {size} bytes");
+    assert!(size <= 192, "{size} bytes");
 }
 
 /// A block of up to 1 KiB is what malloc keeps at hand for the next request.

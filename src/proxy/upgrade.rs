@@ -80,7 +80,8 @@ fn is_passed_on(protocol: &str) -> bool {
 #[derive(Debug, Default)]
 pub struct Handover {
     seen: Cell<bool>,
-    granted: RefCell<Option<Granted>>,
+    // Boxed: every connection has room for it, and few ever have one.
+    granted: RefCell<Option<Box<Granted>>>,
 }
 
 impl Handover {
@@ -96,7 +97,7 @@ impl Handover {
 
     /// The upgrade that the app granted and the client was told of.
     pub fn take(&self) -> Option<Granted> {
-        self.granted.borrow_mut().take()
+        self.granted.borrow_mut().take().map(|granted| *granted)
     }
 }
 
@@ -115,7 +116,7 @@ impl Switch {
     pub fn grant(self, permit: Option<OwnedSemaphorePermit>, flight: Option<Flight>) {
         let Self { app, early, websocket, connection } = self;
         let granted = Granted { app, early, websocket, permit, flight };
-        *connection.handover.granted.borrow_mut() = Some(granted);
+        *connection.handover.granted.borrow_mut() = Some(Box::new(granted));
     }
 }
 

@@ -90,6 +90,11 @@ impl Wire {
         next
     }
 
+    /// Whether nothing came after the last request that was asked for, but for empty lines.
+    pub fn is_at_rest(&self) -> bool {
+        self.at == At::Rest && self.next.is_none()
+    }
+
     fn push(&mut self, seen: Seen) {
         if self.next.is_none() {
             self.next = Some(seen);

@@ -13,9 +13,10 @@ use std::io::{self, IsTerminal as _};
 
 use tracing::Subscriber;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::{ParseError, Targets};
 use tracing_subscriber::fmt as lines;
 use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
+use tracing_subscriber::{Layer, Registry, reload};
 
 use self::escape::{Escaped, PlainFields};
 
@@ -42,7 +43,7 @@ pub enum Error {
 /// The running logs.
 #[derive(Debug)]
 pub struct Telemetry {
-    filter: reload::Handle<EnvFilter, Registry>,
+    filter: reload::Handle<Targets, Registry>,
     dropped: ErrorCounter,
     /// Dropping it writes what is queued, for at most a second.
     _writer: WorkerGuard,
@@ -122,10 +123,10 @@ fn build(
 
 /// What `h2` warns of is the doing of clients: a line for every connection that is sent away would be a way to fill
 /// the log. Whoever asks for it by name gets it.
-fn filter(level: &str) -> Result<EnvFilter, Error> {
-    EnvFilter::builder()
-        .parse(format!("h2=error,{level}"))
-        .map_err(|error| Error::Level { level: level.to_owned(), reason: error.to_string() })
+fn filter(level: &str) -> Result<Targets, Error> {
+    format!("h2=error,{level}")
+        .parse()
+        .map_err(|error: ParseError| Error::Level { level: level.to_owned(), reason: error.to_string() })
 }
 
 /// Lines that may wait for stderr; more are dropped.

@@ -21,6 +21,7 @@ mod mutated;
 mod pooling;
 mod recorder;
 mod resending;
+mod resting;
 mod streaming;
 mod tcp;
 mod tls;

@@ -12,7 +12,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout};
 
-use crate::support::{Sidecar, TestApp, config, eventually, get, machine};
+use crate::support::{Client, Sidecar, TestApp, config, eventually, get, machine};
 
 /// How long clients are slow: `READYGATE_TEST_SLOW=15` for the scorecard's figure.
 fn span() -> Duration {
@@ -195,6 +195,43 @@ async fn slow_bodies_and_readers(protocol: &str, scheme: &str) -> bool {
     assert!(cost[0] <= 36 << 10, "{scheme}: {} bytes a body", cost[0]);
     assert!(cost[1] <= 64 << 10, "{scheme}: {} bytes a reader", cost[1]);
     witness.has_seen_nothing(scheme)
+}
+
+/// S21, for a quarter of its connections.
+#[tokio::test]
+async fn idle_connections_cost_4_kb_each_and_all_serve_again() {
+    let _turn = machine::alone();
+    const CLIENTS: usize = 2000;
+    let app = TestApp::start(&[]).await;
+    let sidecar = warmed(&app, "http", json!({})).await;
+    let before = machine::memory(sidecar.pid());
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        let mut client = Client::connect(sidecar.traffic).await.expect("the port accepts");
+        assert_eq!(client.get("/").await.expect("an answer").status, 200);
+        clients.push(client);
+    }
+    let mut each = 0;
+    // What they held in the meantime goes back to the kernel by and by.
+    eventually("4 KB each", Duration::from_secs(60), async || {
+        sleep(Duration::from_millis(200)).await;
+        each = machine::memory(sidecar.pid()).saturating_sub(before) / CLIENTS as u64;
+        each <= 4 << 10
+    })
+    .await;
+    println!("{each} bytes each idle connection");
+    assert!(sidecar.metric("readygate_connections", "").await >= CLIENTS as f64);
+    for client in &mut clients {
+        let answer = client.get("/").await.expect("an answer");
+        assert!(answer.status == 200 && !answer.closes(), "{answer:?}");
+    }
+    drop(clients);
+    let most = before + (4 << 20);
+    eventually("memory is back", Duration::from_secs(60), async || {
+        sleep(Duration::from_millis(200)).await;
+        machine::memory(sidecar.pid()) <= most
+    })
+    .await;
 }
 
 /// The most memory that it has resident meanwhile.

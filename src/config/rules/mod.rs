@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use serde_json::Value;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 
 use super::checks::Draft;
 use super::error::{Report, unknown};
@@ -127,7 +127,7 @@ impl Judge<'_> {
                 return self.breach(&at, &shown, &unknown("is not a level", name, LEVELS));
             }
         }
-        if EnvFilter::try_new(level).is_err() {
+        if level.parse::<Targets>().is_err() {
             let shown = shown(&Value::from(level));
             self.breach(&at, &shown, "is not a filter, expected one such as info,readygate::proxy=debug");
         }

@@ -1,6 +1,5 @@
 //! An answer on its way from the app: its head, then its body as the client takes it.
 
-use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -8,11 +7,11 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use http::{Response, StatusCode};
 use http_body::{Frame, SizeHint};
-use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
 use super::super::dial::Stream;
 use super::super::fault::Fault;
+use super::super::scratch;
 use super::chunked::Chunked;
 use super::reply::{self, Reply};
 
@@ -108,7 +107,7 @@ impl Reading {
         stream: &mut Stream,
     ) -> Poll<Result<Response<()>, Broken>> {
         loop {
-            let head = ready!(with_scratch(cx, stream, SCRATCH, |bytes| {
+            let head = ready!(read(cx, stream, scratch::SIZE, |bytes| {
                 self.begun = true;
                 if self.partial.is_empty() {
                     // Most heads come whole: no byte of them is kept.
@@ -183,8 +182,8 @@ impl Reading {
         stream: &mut Stream,
         most: usize,
     ) -> Poll<Result<(), Broken>> {
-        if most <= SCRATCH {
-            self.rest = ready!(with_scratch(cx, stream, most, Bytes::copy_from_slice))?;
+        if most <= scratch::SIZE {
+            self.rest = ready!(read(cx, stream, most, Bytes::copy_from_slice))?;
             return Poll::Ready(Ok(()));
         }
         let room = match self.body {
@@ -246,26 +245,15 @@ impl Reading {
     }
 }
 
-/// Reads into memory that this thread's connections share, and has it looked at: what one of them keeps is as large as
-/// what came.
-fn with_scratch<T>(
+/// Has what comes looked at; its end is an error.
+fn read<T>(
     cx: &mut Context<'_>,
     stream: &mut Stream,
     most: usize,
     look: impl FnOnce(&[u8]) -> T,
 ) -> Poll<Result<T, Broken>> {
-    thread_local! {
-        static SHARED: RefCell<[u8; SCRATCH]> = const { RefCell::new([0; SCRATCH]) };
-    }
-    SHARED.with_borrow_mut(|shared| {
-        let mut read = ReadBuf::new(&mut shared[..most]);
-        ready!(Pin::new(stream).poll_read(cx, &mut read))?;
-        let read = read.filled();
-        Poll::Ready(if read.is_empty() { Err(Broken::End) } else { Ok(look(read)) })
-    })
+    let read = scratch::read(Pin::new(stream), cx, most, |bytes| (!bytes.is_empty()).then(|| look(bytes)));
+    Poll::Ready(ready!(read)?.ok_or(Broken::End))
 }
-
-/// Bytes that are read together with a head, and of a body unless more is asked for.
-const SCRATCH: usize = 16 << 10;
 
 const LONGEST_HEAD: usize = 32 << 10;

@@ -187,7 +187,12 @@ impl Sidecar {
 
     /// Whether a line of its log contains this.
     pub fn said(&self, what: &str) -> bool {
-        self.log.lines().iter().any(|line| line.contains(what))
+        self.times_said(what) > 0
+    }
+
+    /// How many lines of its log contain this.
+    pub fn times_said(&self, what: &str) -> usize {
+        self.log.lines().iter().filter(|line| line.contains(what)).count()
     }
 }
 
