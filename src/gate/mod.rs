@@ -11,6 +11,7 @@ mod event;
 mod plan;
 mod report;
 mod tally;
+mod tracked;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -22,11 +23,11 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 pub use self::beat::{Beat, Beats};
-pub use self::core::Excuse;
 pub use self::event::{Cause, CheckRule, Event, GuardStep, Phase, Role, Transition};
 pub use self::plan::{Next, Plan, Plans};
 pub use self::report::{CheckReport, Past, Report};
 pub use self::tally::Standing;
+pub use self::tracked::Excuse;
 
 use self::core::Core;
 
