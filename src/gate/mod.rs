@@ -171,7 +171,8 @@ impl Gate {
 
     /// The app's port accepted a connection: an event only if it is news.
     pub fn app_accepted(&self, app: usize) {
-        if self.word().app_refuses(app) || !self.view().report().app_seen(app) {
+        // Borrowed: this comes with each new connection, and a handle would be counted where all workers do.
+        if self.word().app_refuses(app) || !self.0.report.load().app_seen(app) {
             self.apply(Event::AppAccepted { app }, Instant::now());
         }
     }
