@@ -21,6 +21,9 @@
 
 mod accept;
 mod answer;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod body;
 mod connection;
 mod dial;
