@@ -27,7 +27,7 @@
 //!
 //! # The path of a request
 //!
-//! Thread `data-N` (one a worker; they share the listening sockets and nothing else):
+//! Thread `data-N` (one a worker; they share nothing that a request writes):
 //! `proxy::accept` takes a permit, then the connection → `proxy::connection` has `proxy::terminate` end its TLS, if the
 //! listener speaks it, and hears what the client speaks → `proxy::http1` or `http2` serves it and hears of the
 //! drain → `proxy::stack` lists the layers: observe, rescue, strict, bounds, gated, admit, headers →

@@ -41,6 +41,33 @@ def cpu(process):
     return sum(_on_cpu(f"/proc/{pid}/task/{task}/schedstat") for pid in _family(process) for task in _tasks(pid)) / 1e9
 
 
+def cpu_by_thread(process):
+    """The same for each thread of a process, by its name; threads of one name together."""
+    used = {}
+    for task in _tasks(process.pid):
+        with open(f"/proc/{process.pid}/task/{task}/comm") as file:
+            name = file.read().strip()
+        used[name] = used.get(name, 0) + _on_cpu(f"/proc/{process.pid}/task/{task}/schedstat") / 1e9
+    return used
+
+
+def sockets_by_poll(process):
+    """The sockets that each epoll of a process looks at. A descriptor that is a copy of another counts once."""
+    folder = f"/proc/{process.pid}"
+    found = {}
+    for number in os.listdir(f"{folder}/fd"):
+        try:
+            if os.readlink(f"{folder}/fd/{number}") != "anon_inode:[eventpoll]":
+                continue
+            with open(f"{folder}/fdinfo/{number}") as file:
+                seen = {line.split()[1] for line in file if line.startswith("tfd:")}
+        except FileNotFoundError:
+            continue
+        if seen not in found.values():
+            found[int(number)] = seen
+    return found
+
+
 def memory(process):
     """Resident MiB of a process and its children."""
     return sum(int(_stat(pid)[21]) for pid in _family(process)) * PAGE / 2**20

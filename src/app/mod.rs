@@ -78,7 +78,7 @@ async fn serve(sources: Sources, loaded: Loaded, telemetry: Telemetry) -> Result
     let listeners = config.listeners.clone();
     let token = wiring::random_token()?;
 
-    let proxy = Proxy::bind(&listeners, &token)?;
+    let proxy = Proxy::bind(&listeners, config.workers, &token)?;
     let address = config.admin.listen;
     let admin_socket = tokio::net::TcpListener::bind(address)
         .await

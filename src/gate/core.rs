@@ -10,8 +10,9 @@
 //! ```
 //!
 //! An always check with a guard closes an open gate only when its guard lets it: from its last failure of the
-//! threshold on it has an [`Excuse`], and the guard (`crate::guard`) announces that the pod leaves, takes that back,
-//! or lets it leave. The excuse ends there, or once the check passes. It covers this check and nothing else.
+//! threshold on it has an [`Excuse`](super::Excuse), and the guard (`crate::guard`) announces that the pod leaves,
+//! takes that back, or lets it leave. The excuse ends there, or once the check passes. It covers this check and
+//! nothing else.
 //!
 //! Invariants, held by the property test below: `draining` is left for `drained` only and `drained` never;
 //! `ready` implies that every startup check passed since the last arm, that every always check passed since then and
@@ -23,66 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::event::{Cause, CheckRule, Event, GuardStep, Phase, Role, Transition};
-use super::tally::{Standing, Tally};
-
-/// A check as the gate sees it.
-#[derive(Clone, Debug)]
-pub struct Tracked {
-    pub rule: CheckRule,
-    pub tally: Tally,
-    /// Added or changed by a reload while the gate was open: counts from the next arm on.
-    pub exempt: bool,
-    /// Changed by a reload while it kept the gate closed: goes on doing so until it passes.
-    pub unproven: bool,
-    /// Fails, and its guard keeps the gate open.
-    pub excuse: Option<Excuse>,
-    /// What the last run said, or the one that goes on.
-    pub line: String,
-    /// The line is news of a run that has not ended, or of one that waits for its turn.
-    pub is_news: bool,
-    pub took: Option<Duration>,
-    pub at: Option<Instant>,
-    /// Since when it counts: the arm, or the reload that brought it.
-    pub counts_from: Instant,
-    /// Since when its standing is what it is.
-    pub since: Instant,
-    /// From `counts_from` to the moment the check counted as passing.
-    pub time_to_pass: Option<Duration>,
-    pub runs: u64,
-}
-
-impl Tracked {
-    fn new(rule: CheckRule, now: Instant) -> Self {
-        Self {
-            rule,
-            tally: Tally::default(),
-            exempt: false,
-            unproven: false,
-            excuse: None,
-            line: String::new(),
-            is_news: false,
-            took: None,
-            at: None,
-            counts_from: now,
-            since: now,
-            time_to_pass: None,
-            runs: 0,
-        }
-    }
-}
-
-/// Why a check that fails does not close the gate: its guard has not let the pod leave.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Excuse {
-    /// When the check began to count as failing.
-    pub since: Instant,
-    /// The peers were asked, and too few would remain. Before that, nobody knows yet.
-    pub guarded: bool,
-    /// The pod says that it leaves; it may still take that back.
-    pub leaving: bool,
-    /// What the guard saw last; empty before.
-    pub line: String,
-}
+use super::tracked::Tracked;
 
 /// The app's port behind one listener. Listeners with the same upstream have ports of the same name, which
 /// refuse and accept together.
@@ -281,17 +223,7 @@ impl Core {
 
     /// Whether a check still keeps the gate closed.
     pub fn blocks(&self, tracked: &Tracked) -> bool {
-        if tracked.exempt {
-            return false;
-        }
-        match tracked.rule.role {
-            Role::Startup => !tracked.tally.passed(),
-            Role::Always if self.opened && !tracked.unproven => {
-                tracked.tally.standing() == Standing::Failing && tracked.excuse.is_none()
-            }
-            Role::Always => tracked.tally.standing() != Standing::Passing,
-            Role::Never => false,
-        }
+        tracked.blocks(self.opened)
     }
 
     fn target(&self) -> Phase {
@@ -343,16 +275,7 @@ impl Core {
         self.armed_at = now;
         self.opened = false;
         for tracked in &mut self.checks {
-            tracked.tally = Tally::default();
-            tracked.exempt = false;
-            tracked.unproven = false;
-            tracked.excuse = None;
-            tracked.time_to_pass = None;
-            tracked.counts_from = now;
-            tracked.since = now;
-            // What the last arm saw is no reason in this one.
-            tracked.line.clear();
-            tracked.is_news = false;
+            tracked.rearm(now);
         }
     }
 
@@ -369,51 +292,21 @@ impl Core {
             return None;
         }
         let tracked = self.checks.iter_mut().find(|t| &*t.rule.name == check)?;
-        let rule = &tracked.rule;
-        let before = tracked.tally.standing();
-        tracked.tally.count(passed, rule.success_threshold, rule.failure_threshold);
-        if tracked.tally.standing() != before {
-            tracked.since = now;
-        }
-        if tracked.tally.standing() != Standing::Failing {
-            tracked.excuse = None;
-        } else if before != Standing::Failing && self.opened && !tracked.unproven && rule.is_guarded() {
-            tracked.excuse = Some(Excuse { since: now, guarded: false, leaving: false, line: String::new() });
-        }
-        tracked.unproven &= tracked.tally.standing() != Standing::Passing;
-        tracked.runs += 1;
-        tracked.took = Some(took);
-        tracked.at = Some(now);
-        if tracked.time_to_pass.is_none() && tracked.tally.passed() {
-            tracked.time_to_pass = Some(now.saturating_duration_since(tracked.counts_from));
-        }
-        tracked.line = line;
-        tracked.is_news = false;
+        tracked.count(passed, line, took, self.opened, now);
         Some(if passed {
             (Cause::ChecksPassed, EVERYTHING_PASSES.to_owned())
         } else {
-            (Cause::CheckFailed, format!("{}: {}", rule.name, tracked.line))
+            (Cause::CheckFailed, format!("{}: {}", tracked.rule.name, tracked.line))
         })
     }
 
-    /// Takes what a guard saw. An excuse is taken away only after the pod said that it leaves.
     fn guard(&mut self, check: &str, arm: u64, step: GuardStep, line: String) -> Option<(Cause, String)> {
         if arm != self.arm {
             return None;
         }
         let tracked = self.checks.iter_mut().find(|t| &*t.rule.name == check)?;
-        let excuse = tracked.excuse.as_mut()?;
-        match step {
-            GuardStep::Stay => (excuse.guarded, excuse.leaving) = (true, false),
-            GuardStep::Announce => excuse.leaving = true,
-            GuardStep::Leave if excuse.leaving => {
-                tracked.excuse = None;
-                return Some((Cause::CheckFailed, format!("{check}: {}; {line}", tracked.line)));
-            }
-            GuardStep::Leave => {}
-        }
-        excuse.line = line;
-        None
+        let reason = tracked.guard(step, line)?;
+        Some((Cause::CheckFailed, format!("{check}: {reason}")))
     }
 
     fn configured(&mut self, rules: Vec<CheckRule>, changed: &[Arc<str>], now: Instant) {

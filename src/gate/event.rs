@@ -125,7 +125,7 @@ pub enum Event {
     /// A run that goes on has news; changes no verdict.
     Progress { check: Arc<str>, arm: u64, line: String },
     /// The guard of a check that fails looked at the peers, and what it saw. Ignored unless the check has an
-    /// [`Excuse`](super::core::Excuse).
+    /// [`Excuse`](super::Excuse).
     Guard { check: Arc<str>, arm: u64, step: GuardStep, line: String },
     /// Nothing accepts connections on the app's port any more.
     AppRefused { app: usize },

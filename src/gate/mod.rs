@@ -11,6 +11,7 @@ mod event;
 mod plan;
 mod report;
 mod tally;
+mod tracked;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -22,11 +23,11 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 pub use self::beat::{Beat, Beats};
-pub use self::core::Excuse;
 pub use self::event::{Cause, CheckRule, Event, GuardStep, Phase, Role, Transition};
 pub use self::plan::{Next, Plan, Plans};
 pub use self::report::{CheckReport, Past, Report};
 pub use self::tally::Standing;
+pub use self::tracked::Excuse;
 
 use self::core::Core;
 
@@ -170,7 +171,8 @@ impl Gate {
 
     /// The app's port accepted a connection: an event only if it is news.
     pub fn app_accepted(&self, app: usize) {
-        if self.word().app_refuses(app) || !self.view().report().app_seen(app) {
+        // Borrowed: this comes with each new connection, and a handle would be counted where all workers do.
+        if self.word().app_refuses(app) || !self.0.report.load().app_seen(app) {
             self.apply(Event::AppAccepted { app }, Instant::now());
         }
     }

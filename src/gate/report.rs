@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::core::{App, Core, Excuse, Tracked};
+use super::core::{App, Core};
 use super::event::{Phase, Role, Transition};
 use super::tally::Standing;
+use super::tracked::{Excuse, Tracked};
 
 /// Transitions kept for `/status`.
 const KEPT: usize = 64;

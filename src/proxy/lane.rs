@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use crate::config::{AccessLog, Listener};
 use crate::gate::{Gate, GateView, Phase};
@@ -15,7 +15,7 @@ use crate::traffic::{Counters, ErrorKind, Ignored};
 
 use super::error::ProxyError;
 use super::ramp::{Climb, first_places};
-use super::registry::Connections;
+use super::registry::{Connections, Entrance};
 use super::resend::Budget;
 use super::upstream::Upstream;
 use super::{Setup, Tls};
@@ -26,9 +26,9 @@ pub struct Shared {
     pub name: String,
     pub warmup_token: Arc<str>,
     /// Places for client connections.
-    pub connections: Arc<Semaphore>,
+    connections: Semaphore,
     /// Places for connections of our own warm-up clients, where those have an entrance of their own.
-    pub warmup_connections: Arc<Semaphore>,
+    warmup_connections: Semaphore,
     /// Places at the app, if `limits.in_flight` is on.
     in_flight: ArcSwapOption<Semaphore>,
     /// Whether there are such places: all that most requests ask.
@@ -48,8 +48,8 @@ impl Shared {
             ramp,
             name: listener.name.clone(),
             warmup_token: Arc::clone(warmup_token),
-            connections: Arc::new(Semaphore::new(listener.limits.connections)),
-            warmup_connections: Arc::new(Semaphore::new(WARMUP_CONNECTIONS)),
+            connections: Semaphore::new(listener.limits.connections),
+            warmup_connections: Semaphore::new(WARMUP_CONNECTIONS),
             limited: AtomicBool::new(first.is_some()),
             in_flight: ArcSwapOption::new(first),
             waiting: AtomicUsize::new(0),
@@ -85,10 +85,10 @@ impl Shared {
         self.limited.store(limited, Ordering::Relaxed);
     }
 
-    /// Takes back the place of a connection that ended.
-    pub fn vacate(&self, place: OwnedSemaphorePermit) {
-        if self.take_excess() {
-            place.forget();
+    fn connections(&self, entrance: Entrance) -> &Semaphore {
+        match entrance {
+            Entrance::Clients => &self.connections,
+            Entrance::Warmup => &self.warmup_connections,
         }
     }
 
@@ -175,6 +175,12 @@ impl Lane {
         self.closing.get() || matches!(self.view.word().phase(), Phase::Draining | Phase::Drained)
     }
 
+    /// A place for a connection, once there is one; None only when there will be none any more.
+    pub async fn place(self: &Rc<Self>, entrance: Entrance) -> Option<Place> {
+        self.shared.connections(entrance).acquire().await.ok()?.forget();
+        Some(Place { lane: Rc::clone(self), entrance })
+    }
+
     /// A place in the bounded line of requests that wait.
     ///
     /// # Errors
@@ -189,6 +195,23 @@ impl Lane {
         }
         self.counters.hold_began();
         Ok(Waiting(Rc::clone(self)))
+    }
+}
+
+/// A place for a connection; dropping it gives it to the next. No permit of the semaphore's own: that would count its
+/// holders where all workers do.
+#[derive(Debug)]
+pub struct Place {
+    lane: Rc<Lane>,
+    entrance: Entrance,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let shared = &self.lane.shared;
+        if self.entrance == Entrance::Warmup || !shared.take_excess() {
+            shared.connections(self.entrance).add_permits(1);
+        }
     }
 }
 

@@ -10,9 +10,10 @@
 //! A client that wants another protocol than HTTP leaves that path: `upgrade` when the app grants it, `tcp` from
 //! the start. Both end in a `tunnel`.
 //!
-//! [`Proxy::bind`] binds every listener once. Each [`Worker`] then runs on a thread of its own, with its own
-//! runtime, its own connections to the app and its own counters: workers share the listening sockets and
-//! nothing that a request touches. A part that belongs to one listener on one worker is a `Lane`.
+//! [`Proxy::bind`] binds every listener. Each [`Worker`] then runs on a thread of its own, with its own sockets, its own
+//! runtime, its own connections to the app and its own counters: workers share nothing that a request writes, and of
+//! what a connection writes only the places of `limits.connections`. A part that belongs to one listener on one worker
+//! is a `Lane`.
 //!
 //! Invariants: no request is served that two parsers could read differently; none is sent twice unless the first
 //! copy provably did not reach the app or is idempotent, has no body, and not a byte of the answer came; what is
@@ -20,6 +21,9 @@
 
 mod accept;
 mod answer;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod body;
 mod connection;
 mod dial;
@@ -61,6 +65,7 @@ mod worker;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -82,8 +87,16 @@ pub struct Proxy {
 }
 
 struct Bound {
-    socket: std::net::TcpListener,
+    /// One a worker.
+    sockets: Vec<std::net::TcpListener>,
     /// Where our own warm-up comes in: without TLS, if clients speak it, or with its token first, if it is bytes.
+    inner: Vec<std::net::TcpListener>,
+    shared: Arc<Shared>,
+}
+
+/// What one worker has of a listener.
+struct Part {
+    socket: std::net::TcpListener,
     inner: Option<std::net::TcpListener>,
     shared: Arc<Shared>,
 }
@@ -149,17 +162,21 @@ impl Proxy {
     /// # Errors
     ///
     /// The first port that cannot be had; all others are given back.
-    pub fn bind(listeners: &[Listener], warmup_token: &Arc<str>) -> Result<Self, BindError> {
+    pub fn bind(
+        listeners: &[Listener],
+        workers: NonZeroUsize,
+        warmup_token: &Arc<str>,
+    ) -> Result<Self, BindError> {
         let bind = |listener: &Listener| {
             let listen = |address| {
                 let failed = |source| BindError { listener: listener.name.clone(), address, source };
-                listen(address).map_err(failed)
+                listen(address, workers).map_err(failed)
             };
             let has_entrance = listener.tls.is_some() || !listener.upstream.scheme.is_http();
             Ok(Bound {
-                socket: listen(listener.listen)?,
+                sockets: listen(listener.listen)?,
                 // Warm-up clients need no certificate then, and its name need not be that of an address.
-                inner: has_entrance.then(|| listen(ANY_ON_LOOPBACK)).transpose()?,
+                inner: if has_entrance { listen(ANY_ON_LOOPBACK)? } else { Vec::new() },
                 shared: Arc::new(Shared::new(listener, warmup_token)),
             })
         };
@@ -168,7 +185,7 @@ impl Proxy {
 
     /// The address of each listener, with the port that the kernel chose where 0 was asked for.
     pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
-        self.bound.iter().map(|bound| bound.socket.local_addr()).collect()
+        self.bound.iter().map(|bound| bound.sockets[0].local_addr()).collect()
     }
 
     /// The ramps of the listeners, to be told when the gate opens.
@@ -178,11 +195,11 @@ impl Proxy {
 
     /// Where each listener takes warm-up requests: its address, or one within the pod that takes no others.
     pub fn warmup_addresses(&self) -> io::Result<Vec<SocketAddr>> {
-        let sockets = self.bound.iter().map(|bound| bound.inner.as_ref().unwrap_or(&bound.socket));
+        let sockets = self.bound.iter().map(|bound| bound.inner.first().unwrap_or(&bound.sockets[0]));
         sockets.map(std::net::TcpListener::local_addr).collect()
     }
 
-    /// The part of one worker (0-based), to be moved to its thread.
+    /// The part of one worker (0-based, less than at [`Self::bind`]), to be moved to its thread.
     ///
     /// # Errors
     ///
@@ -192,9 +209,9 @@ impl Proxy {
             .bound
             .iter()
             .map(|bound| {
-                let inner = bound.inner.as_ref().map(std::net::TcpListener::try_clone).transpose()?;
+                let inner = bound.inner.get(number).map(std::net::TcpListener::try_clone).transpose()?;
                 let shared = Arc::clone(&bound.shared);
-                Ok(Bound { socket: bound.socket.try_clone()?, inner, shared })
+                Ok(Part { socket: bound.sockets[number].try_clone()?, inner, shared })
             })
             .collect::<io::Result<_>>()?;
         Ok(Worker { number, sockets, setup })
@@ -207,10 +224,29 @@ impl fmt::Debug for Proxy {
     }
 }
 
-fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+/// A listening socket for each worker: the kernel spreads the connections over them by a hash of both addresses. One
+/// socket for all wakes every worker for each connection, and the quickest takes nearly all of them.
+fn listen(address: SocketAddr, workers: NonZeroUsize) -> io::Result<Vec<std::net::TcpListener>> {
+    let first = socket(address)?;
+    // Not yet with SO_REUSEPORT: a port that anybody else has is an error, also if they would share it. After this it
+    // is others who find it taken, unless they have the same user and address and ask to share.
+    first.bind(&address.into())?;
+    let bound = first.local_addr()?;
+    let mut sockets = vec![first];
+    for _ in 1..workers.get() {
+        sockets[0].set_reuse_port(true)?;
+        let next = socket(address)?;
+        next.set_reuse_port(true)?;
+        next.bind(&bound)?;
+        sockets.push(next);
+    }
+    sockets.iter().try_for_each(|socket| socket.listen(BACKLOG))?;
+    Ok(sockets.into_iter().map(std::net::TcpListener::from).collect())
+}
+
+fn socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // Lets a restarted sidecar bind while old connections wait out TIME_WAIT. Not SO_REUSEPORT: that would
-    // hide a port conflict, and a closed worker would reset what waits in its own queue.
+    // Lets a restarted sidecar bind while old connections wait out TIME_WAIT.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
@@ -220,9 +256,7 @@ fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     socket.set_tcp_nodelay(true)?;
     // Each accepted connection has this too.
     socket.set_tcp_notsent_lowat(UNSENT)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// Bytes that the kernel takes for a client beyond those that are on their way to it: enough to keep the way full

@@ -55,24 +55,28 @@ pub struct Stack {
     connection: Rc<ConnectionState>,
     /// What reads the bytes of this connection a second time, if it speaks HTTP/1.
     wire: Option<Rc<RefCell<Wire>>>,
-    service: Layers,
+    service: Layers<Forward>,
 }
 
-type Layers = Probe<Observe<Rescue<Strict<Bounds<Gated<Admit<Headers<Forward>>>>>>>>;
+/// All layers around what sends a request.
+pub type Layers<S> = Probe<Observe<Rescue<Strict<Bounds<Gated<Admit<Headers<S>>>>>>>>;
+
+pub fn layers<S>(innermost: S) -> Layers<S> {
+    ServiceBuilder::new()
+        .layer_fn(Probe) // the readiness answer on this port, and whose request this is
+        .layer_fn(Observe) // clock, in flight, access log: sees every answer, also our own
+        .layer_fn(Rescue) // any error below becomes an answer
+        .layer_fn(Strict) // what is refused for its form
+        .layer_fn(Bounds) // what no request may exceed
+        .layer_fn(Gated) // what `not_ready` says
+        .layer_fn(Admit) // places at the app
+        .layer_fn(Headers) // hop-by-hop out, forwarded in
+        .service(innermost)
+}
 
 impl Stack {
     pub fn new(lane: Rc<Lane>, connection: Rc<ConnectionState>) -> Self {
-        let service = ServiceBuilder::new()
-            .layer_fn(Probe) // the readiness answer on this port, and whose request this is
-            .layer_fn(Observe) // clock, in flight, access log: sees every answer, also our own
-            .layer_fn(Rescue) // any error below becomes an answer
-            .layer_fn(Strict) // what is refused for its form
-            .layer_fn(Bounds) // what no request may exceed
-            .layer_fn(Gated) // what `not_ready` says
-            .layer_fn(Admit) // places at the app
-            .layer_fn(Headers) // hop-by-hop out, forwarded in
-            .service(Forward);
-        Self { lane, connection, wire: None, service }
+        Self { lane, connection, wire: None, service: layers(Forward) }
     }
 
     /// Serves only what this parser, which sees the connection's bytes, reads as hyper does.
@@ -95,7 +99,7 @@ impl Stack {
 impl hyper::service::Service<Request<Incoming>> for Stack {
     type Response = Response<Body>;
     type Error = ProxyError;
-    type Future = <Layers as Service<Inbound>>::Future;
+    type Future = <Layers<Forward> as Service<Inbound>>::Future;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let notable = Notable::of(request.headers());

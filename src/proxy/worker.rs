@@ -17,12 +17,12 @@ use super::accept;
 use super::lane::{Clock, Lane, Settings};
 use super::registry::Entrance;
 use super::tunnel::GOODBYE;
-use super::{Bound, Order, Setup};
+use super::{Order, Part, Setup};
 
 /// A worker before it runs: may be moved to its thread.
 pub struct Worker {
     pub(super) number: usize,
-    pub(super) sockets: Vec<Bound>,
+    pub(super) sockets: Vec<Part>,
     pub(super) setup: Setup,
 }
 
@@ -53,16 +53,15 @@ impl Worker {
         let lanes = self.lanes(&clock);
         let tasks = TaskTracker::new();
         let mut accepting = tokio::task::JoinSet::new();
-        let workers = self.setup.config.borrow().workers.get();
-        for (bound, lane) in self.sockets.iter().zip(&lanes) {
+        for (part, lane) in self.sockets.iter().zip(&lanes) {
             let entrances =
-                [(Some(&bound.socket), Entrance::Clients), (bound.inner.as_ref(), Entrance::Warmup)];
+                [(Some(&part.socket), Entrance::Clients), (part.inner.as_ref(), Entrance::Warmup)];
             for (socket, entrance) in entrances {
                 let Some(socket) = socket else { continue };
-                let listener = tokio::net::TcpListener::from_std(socket.try_clone()?)?;
+                let listener = accept::watch(socket.try_clone()?)?;
                 let (lane, tasks) = (Rc::clone(lane), tasks.clone());
                 accepting.spawn_local(async move {
-                    accept::accept(&listener, &lane, &tasks, workers, entrance).await;
+                    accept::accept(&listener, &lane, &tasks, entrance).await;
                 });
             }
         }
@@ -105,7 +104,7 @@ impl Worker {
         beat: &Beat,
         clock: &Clock,
     ) -> u64 {
-        for (Bound { socket, .. }, lane) in self.sockets.drain(..).zip(lanes) {
+        for (Part { socket, .. }, lane) in self.sockets.drain(..).zip(lanes) {
             lane.closing.set(true);
             accept::empty_queue(&socket, lane, tasks);
         }
@@ -139,8 +138,8 @@ impl Worker {
 
     fn lanes(&mut self, clock: &Rc<Clock>) -> Vec<Rc<Lane>> {
         let config = Arc::clone(&self.setup.config.borrow_and_update());
-        let lane = |(number, bound): (usize, &Bound)| {
-            let shared = Arc::clone(&bound.shared);
+        let lane = |(number, part): (usize, &Part)| {
+            let shared = Arc::clone(&part.shared);
             Lane::new(number, self.number, shared, &self.setup, clock, settings(&config, number))
         };
         self.sockets.iter().enumerate().map(lane).collect()

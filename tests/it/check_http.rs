@@ -4,6 +4,7 @@
 //! of the requests. For each case a server here does the same, our check runs once, and verdict and requests
 //! are compared. [`DIFFERENCES`] and [`NOT_APPLICABLE`] name every case that is treated otherwise, and why.
 
+mod acts;
 mod servers;
 
 use std::net::SocketAddr;

@@ -44,3 +44,4 @@ mod support;
 mod traffic;
 mod truth;
 mod warming;
+mod workers;
