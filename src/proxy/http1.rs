@@ -41,14 +41,17 @@ where
     let doubt = Rc::clone(&side.doubt);
     let io = Metered::new(stream, early, side);
     let stack = Stack::new(Rc::clone(&lane), Rc::clone(&state)).reading_along(Rc::clone(&wire));
-    let connection = http1::Builder::new()
+    let mut builder = http1::Builder::new();
+    builder
         // The app's client may have sent FIN after its request (`nc`, HTTP/1.0 clients) and still listen.
         .half_close(true)
         .auto_date_header(false)
         .header_read_timeout(None)
-        .max_headers(limits.headers)
-        .max_buf_size(limits.header_bytes)
-        .serve_connection(TokioIo::new(io), stack);
+        .max_buf_size(limits.header_bytes);
+    if limits.headers != MAX_HEADERS {
+        builder.max_headers(limits.headers);
+    }
+    let connection = builder.serve_connection(TokioIo::new(io), stack);
     let mut driver = Driver {
         connection,
         state: Rc::clone(&state),
@@ -193,6 +196,9 @@ impl<S: Transport + 'static> Driver<S> {
         polled.map_ok(|()| Ended::ByItself)
     }
 }
+
+/// How many header fields hyper takes if it is not told. Told, it fills its room for them anew with each request.
+const MAX_HEADERS: usize = 100;
 
 /// Counts bytes, notes when a request's head begins, and has all of them read a second time.
 struct ClientSide {

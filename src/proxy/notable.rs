@@ -27,9 +27,8 @@ impl Notable {
     pub const FORWARDED_HOST: Self = Self(1 << 12);
     pub const WARMUP: Self = Self(1 << 13);
 
-    /// Of one connection (RFC 9110, 7.6.1).
-    pub const HOP_BY_HOP: Self = Self::CONNECTION
-        .and(Self::KEEP_ALIVE)
+    /// Of one connection (RFC 9110, 7.6.1), beside [`Self::CONNECTION`] and what that names.
+    pub const HOP_BY_HOP_ALONE: Self = Self::KEEP_ALIVE
         .and(Self::PROXY_CONNECTION)
         .and(Self::TE)
         .and(Self::TRANSFER_ENCODING)

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode, Version};
 use http_body::Body as _;
 use pin_project_lite::pin_project;
@@ -146,27 +146,34 @@ fn join_cookies(headers: &mut HeaderMap) {
 
 /// Removes hop-by-hop fields.
 fn strip(headers: &mut HeaderMap, notable: Notable) {
-    if !notable.has(Notable::HOP_BY_HOP) {
-        return;
-    }
-    if let Entry::Occupied(connection) = headers.entry(header::CONNECTION) {
-        let named: Vec<HeaderName> = connection
+    if notable.has(Notable::CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(header::CONNECTION)
             .iter()
+            // What most clients say names nothing, and needs no further look.
+            .filter(|value| !is_one_of(value.as_bytes(), &[b"close", b"keep-alive"]))
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.split(','))
             .map(str::trim)
-            .filter(|name| !name.eq_ignore_ascii_case("close") && !name.eq_ignore_ascii_case("keep-alive"))
+            .filter(|name| !is_one_of(name.as_bytes(), &[b"close", b"keep-alive"]))
             .filter_map(|name| name.parse().ok())
             .filter(|name| !KEPT.contains(name))
             .collect();
-        connection.remove_entry_mult();
+        headers.remove(header::CONNECTION);
         for name in named {
             headers.remove(name);
         }
     }
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
+    if notable.has(Notable::HOP_BY_HOP_ALONE) {
+        for name in &HOP_BY_HOP {
+            headers.remove(name);
+        }
     }
+}
+
+/// In any case of letters.
+fn is_one_of(option: &[u8], options: &[&[u8]]) -> bool {
+    options.iter().any(|known| option.eq_ignore_ascii_case(known))
 }
 
 /// An upgrade is asked for and granted hop by hop (RFC 9110, 7.8): one that passes is ours to write.
