@@ -1,6 +1,6 @@
 //! What is refused of an app's answer, and what is made plain in it.
 //!
-//! hyper reads answers generously too. An answer whose end two parsers could see in different places must neither
+//! Parsers of answers are generous too. An answer whose end two parsers could see in different places must neither
 //! reach the client as it is nor leave a connection in the pool. Other oddities end here by themselves: answers are
 //! written anew, and a connection on which more comes than was asked for is closed.
 
@@ -27,7 +27,7 @@ pub fn check<B>(answer: &mut Response<B>) -> Result<(), Fault> {
         if headers.contains_key(header::CONTENT_LENGTH) {
             return Err(Fault::TwoLengths);
         }
-        // hyper undoes no other coding, and the field that names it ends here.
+        // No other coding is undone here, and the field that names it ends here.
         let chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
         return if chunked && codings.next().is_none() { Ok(()) } else { Err(Fault::TransferEncoding) };
     }

@@ -238,7 +238,7 @@ impl Tally for ClientSide {
 
     fn sent(&self, bytes: usize) {
         self.lane.counters.sent(bytes as u64);
-        self.state.took(bytes);
+        self.state.took(bytes, &self.lane.clock);
         // Idle, too: the end of an answer goes out to a slow reader, and that is no idle connection.
         if matches!(self.state.stage(), Stage::Idle | Stage::Tunnel) {
             self.state.touch(&self.lane.clock);

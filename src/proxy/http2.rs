@@ -117,7 +117,7 @@ impl Tally for ClientSide {
 
     fn sent(&self, bytes: usize) {
         self.lane.counters.sent(bytes as u64);
-        self.state.took(bytes);
+        self.state.took(bytes, &self.lane.clock);
     }
 
     fn blocked(&self) {

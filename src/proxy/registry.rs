@@ -79,7 +79,7 @@ pub struct ConnectionState {
     owed: Cell<usize>,
     /// The answer's next bytes wait for that.
     halted: Cell<bool>,
-    /// Bytes that the client took since it last kept us waiting.
+    /// Bytes that the client took since it last kept us waiting for long.
     taken: Cell<usize>,
     order: Cell<Order>,
     /// It was told, since its last request, that it may rest.
@@ -219,15 +219,17 @@ impl ConnectionState {
 
     /// Notes that the client takes nothing of what is there for it.
     pub fn blocked(&self, clock: &Clock) {
-        self.taken.set(0);
         if self.blocked.get().is_none() {
             self.blocked.set(Some(clock.millis()));
         }
     }
 
     /// Notes that it took so many bytes.
-    pub fn took(&self, bytes: usize) {
-        self.blocked.set(None);
+    pub fn took(&self, bytes: usize, clock: &Clock) {
+        // To wait a moment for a client is how bytes flow; to wait long says that it is slow.
+        if self.blocked.take().is_some_and(|since| clock.passed(since, LONG)) {
+            self.taken.set(0);
+        }
         self.owed.set(self.owed.get().saturating_sub(bytes));
         if self.owed.get() == 0 && self.halted.take() {
             self.wake();
@@ -312,6 +314,9 @@ impl Text {
 /// The most that sockets, ours and the client's, hold for a client that reads nothing: [`super::UNSENT`], and the first
 /// window of most systems.
 const SWALLOWED: usize = 512 << 10;
+
+/// A client that takes nothing for that long does not keep up. Two ticks of the coarse clock.
+const LONG: Duration = Duration::from_millis(500);
 
 /// Bytes of an answer that are read at once for a client that has not shown that it takes them.
 pub const PIECE: usize = 4 << 10;

@@ -35,8 +35,7 @@ impl<S: Service<Inbound, Response = Response<Body>, Error = ProxyError>> Service
     }
 
     fn call(&mut self, mut inbound: Inbound) -> Self::Future {
-        // hyper frames the message for the app by this field if the length is not known, and sends no
-        // body at all with a GET or HEAD that lacks it.
+        // What has no length goes in chunks, and the app must hear of it.
         let (notable, has_body) = (inbound.notable, !inbound.request.body().is_end_stream());
         let chunked = has_body && !notable.has(Notable::CONTENT_LENGTH);
         let host = host(&inbound);
@@ -182,7 +181,7 @@ fn offer(headers: &mut HeaderMap, protocols: HeaderValue) {
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
 }
 
-/// `Connection` also goes, in [`strip`]; `Trailer` stays: hyper writes only trailers that are announced.
+/// `Connection` also goes, in [`strip`]; `Trailer` stays: only trailers that are announced are written.
 static HOP_BY_HOP: [HeaderName; 6] = [
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
