@@ -4,7 +4,9 @@
 //!  client ─► accept ─► connection ─► stack: probe ► observe ► rescue ► strict ► bounds ► gated ► admit ► headers
 //!            permit,    TLS, protocol,       │
 //!            then       told to go           ▼
-//!            accept     by worker         forward ─► upstream: pool, connect, wait for the app ─► app
+//!            accept     by worker         forward ─► upstream: pool, connect, wait for the app
+//!                                            │
+//!                                            └─► exchange (HTTP/1.1) or multiplex (HTTP/2) ─► app
 //! ```
 //!
 //! A client that wants another protocol than HTTP leaves that path: `upgrade` when the app grants it, `tcp` from

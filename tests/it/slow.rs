@@ -192,8 +192,10 @@ async fn slow_bodies_and_readers(protocol: &str, scheme: &str) -> bool {
     }
     println!("{scheme}: {} bytes a slow body, {} bytes a slow reader", cost[0], cost[1]);
     // Each has a connection to an app of HTTP/1 too.
-    assert!(cost[0] <= 36 << 10, "{scheme}: {} bytes a body", cost[0]);
-    assert!(cost[1] <= 64 << 10, "{scheme}: {} bytes a reader", cost[1]);
+    assert!(cost[0] <= 26 << 10, "{scheme}: {} bytes a body", cost[0]);
+    // Over HTTP/2 each may have a window of bytes waiting here.
+    let most = if scheme == "h2c" { 68 << 10 } else { 24 << 10 };
+    assert!(cost[1] <= most, "{scheme}: {} bytes a reader", cost[1]);
     witness.has_seen_nothing(scheme)
 }
 
