@@ -137,3 +137,19 @@ async fn many_fields_over_http2_are_refused_as_over_http1() {
     assert_eq!(h2.ask(asked).await.expect("an answer").head.status(), 431);
     assert!(origin.is_silent());
 }
+
+/// Many clients do so, and an app that reads on while it answers waits for the end of what they send.
+#[tokio::test]
+async fn body_goes_on_to_its_end_though_its_client_reads_nothing_of_an_early_answer() {
+    const LENGTH: usize = 16 << 20;
+    let _turn = machine::shared();
+    let (sidecar, mut origin) = house(json!({})).await;
+    let mut client = client(&sidecar).await;
+    client.say(&format!("{POST}content-length: {LENGTH}\r\n\r\n")).await;
+    let mut app = origin.connection().await;
+    app.head().await;
+    app.say(&format!("HTTP/1.1 200 OK\r\ncontent-length: {LENGTH}\r\n\r\n")).await;
+    assert!(app.flood(LENGTH).await < LENGTH, "the answer waits for the client");
+    let (sent, came) = tokio::join!(client.flood(LENGTH), app.take(LENGTH));
+    assert_eq!((sent, came.len()), (LENGTH, LENGTH));
+}
