@@ -29,7 +29,7 @@ pub struct Sending {
     trailer: Option<HeaderValue>,
     /// Nothing follows.
     ended: bool,
-    /// Any byte was written.
+    /// Any byte was written, or a piece taken from the body, which is not whole then.
     begun: bool,
     /// No more can be written.
     stuck: bool,
@@ -142,7 +142,9 @@ impl Sending {
             ready!(waits.as_mut().poll(cx));
             self.waits = None;
         }
-        match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+        let piece = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        self.begun = true;
+        match piece {
             Some(Ok(frame)) => Poll::Ready(self.frame(frame)),
             Some(Err(_)) => Poll::Ready(Err(Stop::Body)),
             None => Poll::Ready(self.end()),
