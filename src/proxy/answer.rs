@@ -8,7 +8,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode, Version};
 
 use super::fault::Fault;
-use super::octets::is_name;
+use super::octets::{is_digits, is_name};
 
 /// Judges the head of an answer; writes its length in one way.
 ///
@@ -46,8 +46,8 @@ pub fn check<B>(answer: &mut Response<B>) -> Result<(), Fault> {
 fn length(headers: &HeaderMap) -> Result<Option<Option<HeaderValue>>, Fault> {
     let mut lines = headers.get_all(header::CONTENT_LENGTH).iter().map(HeaderValue::as_bytes);
     let (Some(first), second) = (lines.next(), lines.next()) else { return Ok(None) };
-    let is_plain = first.iter().all(u8::is_ascii_digit) && (first.len() == 1 || !first.starts_with(b"0"));
-    if second.is_none() && is_plain && (1..=19).contains(&first.len()) {
+    let is_plain = is_digits(first) && (first.len() == 1 || !first.starts_with(b"0"));
+    if second.is_none() && is_plain {
         return Ok(Some(None));
     }
     let mut lengths = headers
@@ -65,8 +65,7 @@ fn length(headers: &HeaderMap) -> Result<Option<Option<HeaderValue>>, Fault> {
 
 fn number(digits: &[u8]) -> Option<u64> {
     // Not `parse` alone: that takes a sign.
-    let all = (1..=19).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
-    if all { std::str::from_utf8(digits).ok()?.parse().ok() } else { None }
+    if is_digits(digits) { std::str::from_utf8(digits).ok()?.parse().ok() } else { None }
 }
 
 #[cfg(test)]

@@ -23,10 +23,10 @@ use super::error::ProxyError;
 use super::head;
 use super::lane::{Clock, Lane, Settings, Shared};
 use super::layers::headers::Headers;
+use super::message::request::{Bounds, Partial};
 use super::notable::Notable;
 use super::registry::{ConnectionState, Entrance};
 use super::stack::{Entered, Inbound, Layers, layers};
-use super::wire::Wire;
 use super::{Order, Setup};
 
 /// A lane with the defaults, its gate open, in front of an app that answers at once.
@@ -106,11 +106,10 @@ pub fn takes(request: &Request<()>) -> bool {
     head::check(request, Notable::of(request.headers())).is_ok()
 }
 
-/// Whether the second parser takes these bytes as a whole head.
-pub fn reads(bytes: &[u8]) -> bool {
-    let mut wire = Wire::new();
-    wire.see(bytes);
-    matches!(wire.next_head(), Some(Ok(_)))
+/// Whether these bytes are read as a whole head.
+pub fn reads(bytes: &Bytes) -> bool {
+    let bounds = Bounds { bytes: 1 << 16, fields: 100 };
+    matches!(Partial::default().next(&mut bytes.clone(), bounds), Ok(Some(_)))
 }
 
 /// The app.

@@ -13,7 +13,7 @@ use super::exchange;
 use super::layers::observe::Flight;
 use super::lease::Lease;
 use super::octets::is_name;
-use super::registry::{ConnectionState, PIECE, Protocol};
+use super::registry::{ConnectionState, PIECE};
 use super::resend::Kept;
 use super::upgrade::Switch;
 use super::upload::{Broken, Failure, Upload};
@@ -37,6 +37,13 @@ impl RequestBody {
         match self {
             Self::Client(body) => Some(body.failure()),
             Self::Kept(_) | Self::Empty => None,
+        }
+    }
+
+    /// Takes its last piece again.
+    pub fn put_back(&mut self, piece: Bytes) {
+        if let Self::Client(body) = self {
+            body.put_back(piece);
         }
     }
 }
@@ -159,12 +166,7 @@ impl Body {
         match &mut self.source {
             Source::Full(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Source::Switch(_) => return Poll::Ready(None),
-            Source::Exclusive | Source::Shared(_) => {
-                // hyper would take sixteen pieces before it looks whether the first one went out.
-                if client.is_some_and(ConnectionState::owes) {
-                    return Poll::Pending;
-                }
-            }
+            Source::Exclusive | Source::Shared(_) => {}
         }
         match (&mut self.source, &self.lease) {
             (Source::Shared(body), _) => Pin::new(body).poll_frame(cx).map_err(BrokenOff::from),
@@ -188,15 +190,9 @@ impl HttpBody for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         let this = self.get_mut();
         let polled = this.poll_source(cx);
-        if let (Poll::Ready(Some(Ok(frame))), Some(flight)) = (&polled, &this.flight)
-            && let Some(data) = frame.data_ref()
-            && flight.connection().protocol() == Protocol::Http1
-        {
-            flight.connection().owe(data.len());
-        }
         match &polled {
             Poll::Ready(None) => this.end(),
-            // After trailers hyper asks for nothing more.
+            // After trailers nobody asks for more.
             Poll::Ready(Some(Ok(frame))) if frame.is_trailers() || this.is_end_stream() => this.end(),
             Poll::Ready(Some(Err(_))) => {
                 if let Some(flight) = this.flight.take() {
@@ -251,8 +247,8 @@ impl Drop for Body {
         {
             return switch.grant(self.permit.take(), self.flight.take());
         }
-        // hyper does not poll a body without bytes, nor that of an answer to HEAD: dropped at its end, or
-        // of our own making, it ended.
+        // Nobody polls a body without bytes, nor that of an answer to HEAD: dropped at its end, or of our own
+        // making, it ended.
         if self.is_end_stream() || matches!(self.source, Source::Full(_)) {
             self.end();
         }

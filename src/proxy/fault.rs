@@ -45,8 +45,4 @@ pub enum Fault {
     Chunk,
     #[error("a trailer that frames or addresses the message")]
     Trailer,
-    #[error("too many requests were sent ahead")]
-    Pipeline,
-    #[error("two parsers disagree on where the request ends")]
-    Disagreement,
 }

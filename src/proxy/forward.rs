@@ -163,7 +163,7 @@ fn accept(mut response: Response<Option<Incoming>>, lease: Lease) -> Result<Resp
             .map_err(|fault| ProxyError::fault(ErrorKind::UpstreamProtocol, fault))?;
     }
     let mut response = response.map(|body| Body::app(body, lease));
-    // The client's version is hyper's to say; the app's was 1.0 perhaps.
+    // The client's connection says which it is; the app's was 1.0 perhaps.
     *response.version_mut() = Version::HTTP_11;
     Ok(response)
 }

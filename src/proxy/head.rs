@@ -1,6 +1,6 @@
 //! What is refused of a request's head once it is parsed, for HTTP/1 and HTTP/2 alike.
 //!
-//! One pure function. What can only be seen in the bytes of HTTP/1 is `wire`'s to find; what must be removed or
+//! One pure function. What can only be seen in the bytes of HTTP/1 is found where they are read (`message`); what must be removed or
 //! rewritten, and is no reason to refuse, is done in `layers::headers`.
 
 use http::header::{self, HeaderMap, HeaderValue};
@@ -9,7 +9,7 @@ use http::{Method, Request, Uri, Version};
 
 use super::fault::Fault;
 use super::notable::Notable;
-use super::octets::is_name;
+use super::octets::{is_digits, is_name};
 
 /// Judges a request before anything else does. `notable`: of its fields.
 ///
@@ -199,9 +199,7 @@ fn fields_of_http2(headers: &HeaderMap, notable: Notable) -> Result<(), Fault> {
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter().map(HeaderValue::as_bytes);
     match (lengths.next(), lengths.next()) {
         (None, _) => Ok(()),
-        (Some(length), None) if (1..=19).contains(&length.len()) && length.iter().all(u8::is_ascii_digit) => {
-            Ok(())
-        }
+        (Some(length), None) if is_digits(length) => Ok(()),
         _ => Err(Fault::ContentLength),
     }
 }

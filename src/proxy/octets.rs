@@ -20,6 +20,11 @@ fn is_control(byte: u8) -> bool {
     (byte < 0x20) & (byte != b'\t') | (byte == 0x7f)
 }
 
+/// Whether these are a length that every parser reads, and reads the same (RFC 9110, 8.6, in 64 bits).
+pub fn is_digits(length: &[u8]) -> bool {
+    (1..=19).contains(&length.len()) && length.iter().all(u8::is_ascii_digit)
+}
+
 /// RFC 9110, 5.6.2.
 pub fn is_token(byte: u8) -> bool {
     TOKEN[usize::from(byte)]
@@ -31,7 +36,7 @@ pub fn is_name(name: &HeaderName) -> bool {
 }
 
 /// What a target may have without being read in two ways: no blank, no control character, nothing beyond ASCII and
-/// no fragment. Whether the rest is a target is hyper's to say.
+/// no fragment. Whether the rest is a target is for the crate `http` to say.
 pub fn is_target(byte: u8) -> bool {
     matches!(byte, 0x21..=0x7e) && byte != b'#'
 }

@@ -1,8 +1,7 @@
 //! The open client connections: their stages, their deadlines, and how they are told to go.
 //!
-//! hyper has one timer for the head of a request and for the rest between two requests, and none before
-//! the first byte. Here each connection notes its [`Stage`] on the worker's coarse clock instead, and the
-//! worker's tick closes those that are late: no timer is armed on the path of a request.
+//! Each connection notes its [`Stage`] on the worker's coarse clock, and the worker's tick closes those that are late:
+//! no timer is armed on the path of a request.
 
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
@@ -15,6 +14,7 @@ use http::HeaderValue;
 use crate::config::Timeouts;
 
 use super::lane::Clock;
+use super::scratch;
 use super::upgrade::Handover;
 
 /// Which socket a connection came by.
@@ -75,10 +75,6 @@ pub struct ConnectionState {
     since: Cell<u64>,
     /// Since when the client has not taken what is there for it, on the coarse clock.
     blocked: Cell<Option<u64>>,
-    /// Bytes of an answer that wait for the socket.
-    owed: Cell<usize>,
-    /// The answer's next bytes wait for that.
-    halted: Cell<bool>,
     /// Bytes that the client took since it last kept us waiting for long.
     taken: Cell<usize>,
     order: Cell<Order>,
@@ -100,8 +96,6 @@ impl ConnectionState {
             requests: Cell::new(0),
             since: Cell::new(clock.millis()),
             blocked: Cell::new(None),
-            owed: Cell::new(0),
-            halted: Cell::new(false),
             taken: Cell::new(0),
             order: Cell::new(Order::Serve),
             may_rest: Cell::new(false),
@@ -141,8 +135,6 @@ impl ConnectionState {
     /// Notes that one more request is being served.
     pub fn request_began(&self, clock: &Clock) {
         self.requests.set(self.requests.get() + 1);
-        // What an answer that broke off owed is no concern of this one.
-        self.owed.set(0);
         self.enter(Stage::Busy, clock);
     }
 
@@ -168,6 +160,11 @@ impl ConnectionState {
             Order::Serve | Order::Finish => work.as_mut().poll(cx).map(Some),
         })
         .await
+    }
+
+    /// Whether no request may follow the one that is being served.
+    pub fn is_finishing(&self) -> bool {
+        self.order.get() != Order::Serve
     }
 
     /// Whether the worker closes it now.
@@ -230,29 +227,13 @@ impl ConnectionState {
         if self.blocked.take().is_some_and(|since| clock.passed(since, LONG)) {
             self.taken.set(0);
         }
-        self.owed.set(self.owed.get().saturating_sub(bytes));
-        if self.owed.get() == 0 && self.halted.take() {
-            self.wake();
-        }
         self.taken.set(self.taken.get().saturating_add(bytes));
-    }
-
-    /// Notes that so many bytes of an answer go to the socket next.
-    pub fn owe(&self, bytes: usize) {
-        self.owed.set(self.owed.get() + bytes);
-    }
-
-    /// Whether bytes of an answer still wait for the socket; the connection's task is woken when none do. Heads and the framing of bodies are not counted here but
-    /// are in what it took: this ends a little early, and never late.
-    pub fn owes(&self) -> bool {
-        self.halted.set(self.owed.get() > 0);
-        self.halted.get()
     }
 
     /// How many bytes of an answer to read at once: few while nobody knows whether the client takes them. A socket takes
     /// much for a client that reads nothing, so this shows only after more than that.
     pub fn appetite(&self) -> usize {
-        if self.taken.get() >= SWALLOWED { LARGE_PIECE } else { PIECE }
+        if self.taken.get() >= SWALLOWED { scratch::SIZE } else { PIECE }
     }
 
     fn is_late(&self, timeouts: &Timeouts, clock: &Clock) -> bool {
@@ -321,10 +302,8 @@ const LONG: Duration = Duration::from_millis(500);
 /// Bytes of an answer that are read at once for a client that has not shown that it takes them.
 pub const PIECE: usize = 4 << 10;
 
-/// The same for one that has. Of 16 to 256 KiB this cost least by far (see benches/README.md).
-const LARGE_PIECE: usize = 32 << 10;
-
-/// Longer than clients pause that are at work: for the next request of a connection that rests, hyper's is made anew.
+/// Longer than clients pause that are at work: for the next request of a connection that rests, what serves it is made
+/// anew.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The connections of one lane, for the worker's tick and for the drain.
@@ -355,7 +334,7 @@ impl Connections {
     /// that has not sent a byte is left alone unless `also_silent`.
     pub fn finish(&self, also_silent: bool) {
         self.each(|connection| match connection.stage.get() {
-            // hyper's graceful shutdown waits for the first request of a connection that never sent one.
+            // One that was just opened may have a request on its way.
             Stage::Silent if also_silent => connection.tell(Order::Cut),
             Stage::Silent | Stage::Handshake => {}
             Stage::Head | Stage::Busy | Stage::Idle | Stage::Tunnel => connection.tell(Order::Finish),

@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use super::registry::{ConnectionState, Order, Stage};
 use super::scratch;
+use super::terminate::Stream;
 
 /// Waits for the client's next bytes. None: the client has ended, or the worker told the connection to go and nothing
 /// has come.
@@ -35,7 +36,7 @@ where
         if let Poll::Ready(Err(error)) = Pin::new(&mut *stream).poll_flush(cx) {
             return Poll::Ready(Err(error));
         }
-        match scratch::read(Pin::new(&mut *stream), cx, FIRST_READ, Bytes::copy_from_slice) {
+        match scratch::take(Pin::new(&mut *stream), cx, FIRST_READ) {
             // Only after a look at what has come. A client that has said nothing at all is told to go by a cut.
             Poll::Pending if order == Order::Finish && state.stage() == Stage::Idle => Poll::Ready(Ok(None)),
             polled => polled.map_ok(|bytes| (!bytes.is_empty()).then_some(bytes)),
@@ -44,9 +45,11 @@ where
     .await
 }
 
-/// Ends what is sent to a client that gets nothing more.
-pub async fn end(stream: &mut (impl AsyncWrite + Unpin)) {
-    let _ = tokio::time::timeout(LAST_WORDS, stream.shutdown()).await;
+/// Ends what is sent to a client that gets nothing more. Without TLS the close that follows says all there is to say.
+pub async fn end(stream: &mut Stream) {
+    if let Stream::Tls { stream } = stream {
+        let _ = tokio::time::timeout(LAST_WORDS, stream.shutdown()).await;
+    }
 }
 
 /// Room for the head of most requests.

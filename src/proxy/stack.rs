@@ -1,11 +1,10 @@
 //! What a request passes between its connection and the app: the list, outermost first.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 
 use http::{HeaderValue, Request, Response};
 use http_body::Body as _;
-use hyper::body::Incoming;
+use hyper::body;
 use tower::{Service, ServiceBuilder};
 
 use super::body::{Body, RequestBody};
@@ -24,8 +23,7 @@ use super::layers::rescue::Rescue;
 use super::layers::strict::Strict;
 use super::notable::Notable;
 use super::registry::ConnectionState;
-use super::upload::Upload;
-use super::wire::Wire;
+use super::upload::{Incoming, Upload};
 
 /// A request on its way in. In a box: eight layers hand it on, and a pointer is cheaper to hand on.
 pub type Inbound = Box<Entered>;
@@ -53,10 +51,11 @@ pub struct Entered {
 pub struct Stack {
     lane: Rc<Lane>,
     connection: Rc<ConnectionState>,
-    /// What reads the bytes of this connection a second time, if it speaks HTTP/1.
-    wire: Option<Rc<RefCell<Wire>>>,
     service: Layers<Forward>,
 }
+
+/// An answer that is waited for.
+pub type Answered = <Layers<Forward> as Service<Inbound>>::Future;
 
 /// All layers around what sends a request.
 pub type Layers<S> = Probe<Observe<Rescue<Strict<Bounds<Gated<Admit<Headers<S>>>>>>>>;
@@ -76,48 +75,33 @@ pub fn layers<S>(innermost: S) -> Layers<S> {
 
 impl Stack {
     pub fn new(lane: Rc<Lane>, connection: Rc<ConnectionState>) -> Self {
-        Self { lane, connection, wire: None, service: layers(Forward) }
+        Self { lane, connection, service: layers(Forward) }
     }
 
-    /// Serves only what this parser, which sees the connection's bytes, reads as hyper does.
-    pub fn reading_along(mut self, wire: Rc<RefCell<Wire>>) -> Self {
-        self.wire = Some(wire);
-        self
-    }
-
-    fn judge(&self, request: &Request<Incoming>, notable: Notable) -> Result<(), Fault> {
-        if let Some(wire) = &self.wire {
-            let framing = wire.borrow_mut().next_head().unwrap_or(Err(Fault::Disagreement))?;
-            if framing.length() != request.body().size_hint().exact() {
-                return Err(Fault::Disagreement);
-            }
-        }
-        head::check(request, notable)
-    }
-}
-
-impl hyper::service::Service<Request<Incoming>> for Stack {
-    type Response = Response<Body>;
-    type Error = ProxyError;
-    type Future = <Layers<Forward> as Service<Inbound>>::Future;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let notable = Notable::of(request.headers());
-        let fault = self.judge(&request, notable).err();
+    /// Serves a request; one that has a fault already, or is found to have one, is refused on its way.
+    pub fn serve(
+        &self,
+        request: Request<()>,
+        notable: Notable,
+        body: Option<impl Into<Incoming>>,
+        fault: Option<Fault>,
+    ) -> Answered {
+        let fault = fault.or_else(|| head::check(&request, notable).err());
         let settings = self.lane.settings();
-        // Messages of a gRPC stream come when they come.
-        let patient = Dialect::of(&request) == Dialect::Grpc;
-        let upload = |body: Incoming| match body.is_end_stream() {
-            true => RequestBody::Empty,
-            false => {
-                let upload = Upload::new(body, &settings.listener, &self.lane.clock, patient);
-                RequestBody::Client(Box::new(upload))
-            }
-        };
+        let body = body.map_or(RequestBody::Empty, |body| {
+            // Messages of a gRPC stream come when they come.
+            let patient = Dialect::of(&request) == Dialect::Grpc;
+            RequestBody::Client(Box::new(Upload::new(
+                body.into(),
+                &settings.listener,
+                &self.lane.clock,
+                patient,
+            )))
+        });
         let inbound = Box::new(Entered {
-            request: request.map(upload),
+            request: request.map(|()| body),
             notable,
-            settings: Rc::clone(&settings),
+            settings,
             lane: Rc::clone(&self.lane),
             connection: Rc::clone(&self.connection),
             upgrade: None,
@@ -127,5 +111,18 @@ impl hyper::service::Service<Request<Incoming>> for Stack {
         // No layer keeps a state of its own, so each is always ready and a copy costs nothing.
         let mut service = self.service.clone();
         service.call(inbound)
+    }
+}
+
+impl hyper::service::Service<Request<body::Incoming>> for Stack {
+    type Response = Response<Body>;
+    type Error = ProxyError;
+    type Future = Answered;
+
+    fn call(&self, request: Request<body::Incoming>) -> Self::Future {
+        let notable = Notable::of(request.headers());
+        let (parts, body) = request.into_parts();
+        let body = (!body.is_end_stream()).then_some(body);
+        self.serve(Request::from_parts(parts, ()), notable, body, None)
     }
 }

@@ -8,10 +8,9 @@
 //! ```
 //!
 //! Any protocol may pass but HTTP and TLS: a tunnel of requests that nobody checks would be a way around every rule
-//! of ours, so an offer of `h2c` is dropped and its request served as any other. hyper's own upgrades want an IO
-//! that is `Send`; ours stays on its thread, so both connections are taken apart by hand.
+//! of ours, so an offer of `h2c` is dropped and its request served as any other.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -77,27 +76,14 @@ fn is_passed_on(protocol: &str) -> bool {
 }
 
 /// Where the answer to one request of a connection leaves what the connection goes on with.
+// Boxed: every connection has room for it, and few ever have one.
 #[derive(Debug, Default)]
-pub struct Handover {
-    seen: Cell<bool>,
-    // Boxed: every connection has room for it, and few ever have one.
-    granted: RefCell<Option<Box<Granted>>>,
-}
+pub struct Handover(RefCell<Option<Box<Granted>>>);
 
 impl Handover {
-    /// Notes that a request asked for an upgrade, whatever becomes of it: from now on hyper leaves the end of the
-    /// connection to us.
-    pub fn note(&self) {
-        self.seen.set(true);
-    }
-
-    pub fn is_noted(&self) -> bool {
-        self.seen.get()
-    }
-
     /// The upgrade that the app granted and the client was told of.
     pub fn take(&self) -> Option<Granted> {
-        self.granted.borrow_mut().take().map(|granted| *granted)
+        self.0.borrow_mut().take().map(|granted| *granted)
     }
 }
 
@@ -116,7 +102,7 @@ impl Switch {
     pub fn grant(self, permit: Option<OwnedSemaphorePermit>, flight: Option<Flight>) {
         let Self { app, early, websocket, connection } = self;
         let granted = Granted { app, early, websocket, permit, flight };
-        *connection.handover.granted.borrow_mut() = Some(Box::new(granted));
+        *connection.handover.0.borrow_mut() = Some(Box::new(granted));
     }
 }
 

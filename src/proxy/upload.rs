@@ -1,8 +1,6 @@
 //! The body of a client's request: bounded in size and in patience.
 
 use std::cell::Cell;
-use std::error::Error as _;
-use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -10,19 +8,74 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use crate::config::Listener;
 use crate::traffic::ErrorKind;
 
+use super::http1;
 use super::lane::Clock;
+use super::message::content;
 use super::octets::is_name;
+
+/// Where a body comes from.
+#[derive(Debug)]
+pub enum Incoming {
+    Http1(http1::Incoming),
+    Http2(hyper::body::Incoming),
+}
+
+impl From<http1::Incoming> for Incoming {
+    fn from(body: http1::Incoming) -> Self {
+        Self::Http1(body)
+    }
+}
+
+impl From<hyper::body::Incoming> for Incoming {
+    fn from(body: hyper::body::Incoming) -> Self {
+        Self::Http2(body)
+    }
+}
+
+impl Incoming {
+    /// The next frame; or why there is none, and what hyper has to say about that.
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, (ErrorKind, Option<hyper::Error>)>>> {
+        match self {
+            Self::Http1(body) => body.poll_frame(cx).map_err(|broken| match broken {
+                content::Broken::Fault(_) => (ErrorKind::BadRequest, None),
+                content::Broken::End | content::Broken::Io(_) => (ErrorKind::ClientClosed, None),
+            }),
+            Self::Http2(body) => {
+                let polled = Pin::new(body).poll_frame(cx);
+                polled.map_err(|error| (ErrorKind::ClientClosed, Some(error)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2(body) => body.size_hint(),
+        }
+    }
+}
 
 /// A body as it comes from the client, frame by frame.
 #[derive(Debug)]
 pub struct Upload {
     body: Incoming,
+    /// A piece that was handed on and came back.
+    unread: Bytes,
     /// Bytes that may still come.
     left: Option<u64>,
     patience: Option<Patience>,
@@ -69,7 +122,7 @@ impl Upload {
             timer: None,
         });
         let left = listener.limits.body_bytes.map(|bytes| bytes as u64);
-        Self { body, left, patience, failure: Failure::default() }
+        Self { body, unread: Bytes::new(), left, patience, failure: Failure::default() }
     }
 
     pub fn failure(&self) -> Failure {
@@ -77,7 +130,10 @@ impl Upload {
     }
 
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        let polled = match Pin::new(&mut self.body).poll_frame(cx) {
+        if !self.unread.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.unread)))));
+        }
+        let polled = match self.body.poll_frame(cx) {
             Poll::Ready(polled) => polled,
             Poll::Pending => {
                 if let Some(patience) = &mut self.patience {
@@ -90,11 +146,7 @@ impl Upload {
         let frame = match polled {
             None => return Poll::Ready(None),
             Some(Ok(frame)) => frame,
-            Some(Err(error)) => {
-                let malformed = is_malformed(&error);
-                let kind = if malformed { ErrorKind::BadRequest } else { ErrorKind::ClientClosed };
-                return self.fail(kind, Some(error));
-            }
+            Some(Err((kind, source))) => return self.fail(kind, source),
         };
         if let Some(patience) = &mut self.patience {
             patience.progress = patience.clock.millis();
@@ -121,11 +173,21 @@ impl Upload {
     }
 
     pub fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.unread.is_empty() && self.body.is_end_stream()
     }
 
     pub fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let (mut hint, unread) = (self.body.size_hint(), self.unread.len() as u64);
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper + unread);
+        }
+        hint.set_lower(hint.lower() + unread);
+        hint
+    }
+
+    /// Takes its last piece again.
+    pub fn put_back(&mut self, piece: Bytes) {
+        self.unread = piece;
     }
 }
 
@@ -146,18 +208,4 @@ impl Patience {
             timer.as_mut().reset(Instant::now() + left.max(Duration::from_millis(10)));
         }
     }
-}
-
-/// Whether bytes came that make no body, and not only too few of them.
-fn is_malformed(error: &hyper::Error) -> bool {
-    use io::ErrorKind::{InvalidData, InvalidInput};
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if error.downcast_ref::<io::Error>().is_some_and(|io| matches!(io.kind(), InvalidData | InvalidInput))
-        {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
 }

@@ -5,7 +5,6 @@
 //! channel. Only what is left of a request's body when the answer has begun goes on in a task. Buffers belong to
 //! the thread: a connection at rest has none.
 
-mod chunked;
 mod reading;
 mod reply;
 mod sending;
@@ -198,7 +197,6 @@ impl Connection {
     /// Lets go of what a connection at rest has no use for.
     pub fn rest(&self) {
         self.sending.borrow_mut().rest();
-        self.reading.borrow_mut().rest();
     }
 
     /// Whether nothing came and the app has not hung up, as far as this thread has heard.

@@ -4,19 +4,18 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body::{Frame, SizeHint};
-use tokio_util::io::poll_read_buf;
 
 use super::super::dial::Stream;
 use super::super::fault::Fault;
+use super::super::message::content::{self, Content};
 use super::super::scratch;
-use super::chunked::Chunked;
 use super::reply::{self, Reply};
 
 /// What is known of the answer under way.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Reading {
     /// The request's method was HEAD.
     to_head: bool,
@@ -26,21 +25,9 @@ pub struct Reading {
     partial: Vec<u8>,
     /// The app sent `100 Continue`.
     continued: bool,
-    /// Read, and not handed on.
-    rest: Bytes,
-    body: Body,
+    content: Content,
     /// The app takes another request afterwards.
     goes_on: bool,
-    /// For large pieces: one after the other in the same memory.
-    large: BytesMut,
-}
-
-/// What is to come of a body.
-#[derive(Debug)]
-pub enum Body {
-    Length(u64),
-    Chunked(Chunked),
-    UntilEnd,
 }
 
 /// Why there is no more of an answer.
@@ -72,17 +59,12 @@ impl Broken {
     }
 }
 
-impl Default for Reading {
-    fn default() -> Self {
-        Self {
-            to_head: false,
-            begun: false,
-            partial: Vec::new(),
-            continued: false,
-            rest: Bytes::new(),
-            body: Body::Length(0),
-            goes_on: false,
-            large: BytesMut::new(),
+impl From<content::Broken> for Broken {
+    fn from(broken: content::Broken) -> Self {
+        match broken {
+            content::Broken::End => Self::End,
+            content::Broken::Io(error) => Self::Io(error),
+            content::Broken::Fault(fault) => Self::Fault(fault),
         }
     }
 }
@@ -107,7 +89,7 @@ impl Reading {
         stream: &mut Stream,
     ) -> Poll<Result<Response<()>, Broken>> {
         loop {
-            let head = ready!(read(cx, stream, scratch::SIZE, |bytes| {
+            let head = ready!(read(cx, stream, FIRST_READ, |bytes| {
                 self.begun = true;
                 if self.partial.is_empty() {
                     // Most heads come whole: no byte of them is kept.
@@ -139,8 +121,8 @@ impl Reading {
                 self.continued |= status == StatusCode::CONTINUE;
                 continue;
             }
-            self.rest = Bytes::copy_from_slice(bytes);
-            self.body = body;
+            self.content.rest = Bytes::copy_from_slice(bytes);
+            self.content.begin(body);
             self.goes_on = goes_on;
             return Ok(Some(response));
         }
@@ -159,89 +141,26 @@ impl Reading {
         stream: &mut Stream,
         most: usize,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        loop {
-            match self.decode() {
-                Ok(Some(frame)) => return Poll::Ready(Some(Ok(frame))),
-                Ok(None) => {}
-                Err(fault) => return Poll::Ready(Some(Err(Broken::Fault(fault)))),
-            }
-            if self.is_end() {
-                return Poll::Ready(None);
-            }
-            match ready!(self.poll_read(cx, stream, most)) {
-                Ok(()) => {}
-                Err(Broken::End) if matches!(self.body, Body::UntilEnd) => self.body = Body::Length(0),
-                Err(broken) => return Poll::Ready(Some(Err(broken))),
-            }
-        }
-    }
-
-    fn poll_read(
-        &mut self,
-        cx: &mut Context<'_>,
-        stream: &mut Stream,
-        most: usize,
-    ) -> Poll<Result<(), Broken>> {
-        if most <= scratch::SIZE {
-            self.rest = ready!(read(cx, stream, most, Bytes::copy_from_slice))?;
-            return Poll::Ready(Ok(()));
-        }
-        let room = match self.body {
-            // One more, so that the socket is seen to be empty afterwards.
-            Body::Length(left) => usize::try_from(left).map_or(most, |left| most.min(left.saturating_add(1))),
-            Body::Chunked(_) | Body::UntilEnd => most,
-        };
-        self.large.reserve(room);
-        let read = ready!(poll_read_buf(Pin::new(stream), cx, &mut self.large))?;
-        self.rest = self.large.split().freeze();
-        Poll::Ready(if read == 0 { Err(Broken::End) } else { Ok(()) })
-    }
-
-    fn decode(&mut self) -> Result<Option<Frame<Bytes>>, Fault> {
-        if self.rest.is_empty() && !matches!(self.body, Body::Chunked(_)) {
-            return Ok(None);
-        }
-        Ok(match &mut self.body {
-            Body::Length(0) => None,
-            Body::Length(left) => {
-                let here = usize::try_from(*left).map_or(self.rest.len(), |left| left.min(self.rest.len()));
-                *left -= here as u64;
-                Some(Frame::data(self.rest.split_to(here)))
-            }
-            Body::Chunked(chunked) => chunked.decode(&mut self.rest)?,
-            Body::UntilEnd => Some(Frame::data(std::mem::take(&mut self.rest))),
-        })
+        self.content.poll_frame(cx, Pin::new(stream), most).map_err(Broken::from)
     }
 
     /// Whether all of the body was handed on.
     pub fn is_end(&self) -> bool {
-        match &self.body {
-            Body::Length(left) => *left == 0,
-            Body::Chunked(chunked) => chunked.is_over(),
-            Body::UntilEnd => false,
-        }
+        self.content.is_over()
     }
 
     pub fn size_hint(&self) -> SizeHint {
-        match &self.body {
-            Body::Length(left) => SizeHint::with_exact(*left),
-            Body::Chunked(_) | Body::UntilEnd => SizeHint::default(),
-        }
+        self.content.size_hint()
     }
 
     /// Whether the answer ended so that another may follow.
     pub fn may_go_on(&self) -> bool {
         // What came beyond it is the answer to nothing.
-        self.goes_on && self.is_end() && self.rest.is_empty()
-    }
-
-    /// Lets go of what a connection at rest has no use for.
-    pub fn rest(&mut self) {
-        self.large = BytesMut::new();
+        self.goes_on && self.is_end() && self.content.rest.is_empty()
     }
 
     pub fn into_rest(self) -> Bytes {
-        self.rest
+        self.content.rest
     }
 }
 
@@ -255,5 +174,8 @@ fn read<T>(
     let read = scratch::read(Pin::new(stream), cx, most, |bytes| (!bytes.is_empty()).then(|| look(bytes)));
     Poll::Ready(ready!(read)?.ok_or(Broken::End))
 }
+
+/// Room for a head, and for all of most answers.
+const FIRST_READ: usize = 16 << 10;
 
 const LONGEST_HEAD: usize = 32 << 10;

@@ -1,13 +1,13 @@
 //! The head of an answer.
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode, Version};
 
 use super::super::answer;
 use super::super::fault::Fault;
-use super::chunked::Chunked;
-use super::reading::{Body, Broken};
+use super::super::message::{self, Chunked, Framing};
+use super::reading::Broken;
 
 /// A head, and what it says of what follows.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub struct Reply {
     pub response: Response<()>,
     /// Bytes that it took.
     pub length: usize,
-    pub body: Body,
+    pub body: Framing,
     /// The app takes another request on the connection afterwards.
     pub goes_on: bool,
 }
@@ -42,7 +42,7 @@ pub fn parse(bytes: &[u8], to_head: bool) -> Result<Option<Reply>, Broken> {
         answer::check(&mut response).map_err(Broken::Fault)?;
     }
     let body = body(&response, to_head)?;
-    let goes_on = !matches!(body, Body::UntilEnd) && goes_on(&response);
+    let goes_on = !matches!(body, Framing::UntilEnd) && goes_on(&response);
     Ok(Some(Reply { response, length, body, goes_on }))
 }
 
@@ -51,7 +51,7 @@ fn fields_of(fields: &[httparse::Header<'_>], bytes: &[u8], length: usize) -> Re
     let head = Bytes::copy_from_slice(&bytes[..length]);
     let mut headers = HeaderMap::with_capacity(fields.len());
     for field in fields {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Broken::Fault(Fault::Name))?;
+        let name = message::name(field.name.as_bytes()).map_err(Broken::Fault)?;
         let value = HeaderValue::from_maybe_shared(part(&head, bytes, field.value));
         let value = value.map_err(|_| Broken::Fault(Fault::Value))?;
         headers.append(name, value);
@@ -70,13 +70,13 @@ fn part(head: &Bytes, bytes: &[u8], part: &[u8]) -> Bytes {
 }
 
 /// RFC 9112, 6.3.
-fn body(response: &Response<()>, to_head: bool) -> Result<Body, Broken> {
+fn body(response: &Response<()>, to_head: bool) -> Result<Framing, Broken> {
     let (status, headers) = (response.status(), response.headers());
     if to_head
         || status.is_informational()
         || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
     {
-        return Ok(Body::Length(0));
+        return Ok(Framing::Length(0));
     }
     if headers.contains_key(header::TRANSFER_ENCODING) {
         // That it says chunked and nothing else was checked before.
@@ -84,14 +84,14 @@ fn body(response: &Response<()>, to_head: bool) -> Result<Body, Broken> {
         return if old {
             Err(Broken::Fault(Fault::TransferEncoding))
         } else {
-            Ok(Body::Chunked(Chunked::default()))
+            Ok(Framing::Chunked(Chunked::default()))
         };
     }
     Ok(match headers.get(header::CONTENT_LENGTH) {
-        None => Body::UntilEnd,
+        None => Framing::UntilEnd,
         Some(length) => {
             let length = length.to_str().ok().and_then(|length| length.parse().ok());
-            Body::Length(length.ok_or(Broken::Fault(Fault::ContentLength))?)
+            Framing::Length(length.ok_or(Broken::Fault(Fault::ContentLength))?)
         }
     })
 }

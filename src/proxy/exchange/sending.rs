@@ -1,35 +1,32 @@
 //! A request on its way to the app: its head, then its body as it comes.
 
-use std::io::{self, IoSlice, Write as _};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, header};
 use http_body::{Body as _, Frame};
-use tokio::io::AsyncWrite;
+use tokio::io::AsyncWrite as _;
 use tokio::time::Sleep;
 
 use super::super::body::RequestBody;
 use super::super::dial::Stream;
+use super::super::message::Outgoing;
+use super::super::message::outgoing::write_fields;
 
-/// What is not written yet. One for all requests of a connection: what it has room for it keeps.
+/// What is not written yet. One for all requests of a connection.
 #[derive(Debug, Default)]
 pub struct Sending {
-    /// The head, or what frames a piece of the body: written before `data`.
-    before: Vec<u8>,
-    /// Bytes of `before` that were written.
-    at: usize,
-    data: Bytes,
-    after: &'static [u8],
+    out: Outgoing,
     body: RequestBody,
     length: Length,
     /// What the client announced (RFC 9110, 6.6.2).
     trailer: Option<HeaderValue>,
     /// Nothing follows.
     ended: bool,
-    /// Any byte was written, or a piece taken from the body, which is not whole then.
+    /// Any byte was written, or something taken from the body that cannot be given back.
     begun: bool,
     /// No more can be written.
     stuck: bool,
@@ -51,7 +48,7 @@ enum Length {
 pub enum Stop {
     /// Its body did not come to its end.
     Body,
-    /// The app takes nothing, and has taken nothing.
+    /// The app takes nothing, and has taken nothing: the request is whole.
     Unwritten(io::Error),
     /// It takes no more.
     Broken(io::Error),
@@ -60,9 +57,8 @@ pub enum Stop {
 impl Sending {
     /// Takes the body, and a copy of the head. `expects`: the body waits for the app's word.
     pub fn begin(&mut self, request: &mut Request<RequestBody>, expects: bool) {
-        self.before.clear();
-        self.at = 0;
-        write_head(request, &mut self.before);
+        self.out.clear();
+        write_head(request, self.out.head());
         self.body = std::mem::take(request.body_mut());
         self.ended = self.body.is_end_stream();
         self.begun = false;
@@ -80,55 +76,31 @@ impl Sending {
     /// Writes as much as can be.
     pub fn poll(&mut self, cx: &mut Context<'_>, stream: &mut Stream) -> Poll<Result<(), Stop>> {
         loop {
-            let is_filled = !self.data.is_empty() || !self.after.is_empty();
             // Before the head is written, so that the first piece goes out with it.
-            let more = if self.ended || is_filled { Poll::Ready(Ok(())) } else { self.poll_more(cx) };
+            let more =
+                if self.ended || self.out.has_piece() { Poll::Ready(Ok(())) } else { self.poll_more(cx) };
             if let Poll::Ready(Err(stop)) = more {
                 self.stuck = true;
                 return Poll::Ready(Err(stop));
             }
-            if self.is_written() {
+            if self.out.is_empty() {
                 ready!(more)?;
-                if self.ended && self.is_written() {
+                if self.ended && self.out.is_empty() {
                     let flushed = ready!(Pin::new(&mut *stream).poll_flush(cx));
                     return Poll::Ready(flushed.map_err(|error| self.failed(error)));
                 }
                 continue;
             }
-            match ready!(self.poll_write(cx, stream)) {
-                Ok(0) => return Poll::Ready(Err(self.failed(io::ErrorKind::WriteZero.into()))),
-                Ok(bytes) => self.wrote(bytes),
+            match ready!(self.out.poll_write(cx, Pin::new(&mut *stream))) {
+                Ok(_) => {
+                    self.begun = true;
+                    if self.ended {
+                        self.body = RequestBody::Empty;
+                    }
+                }
                 Err(error) => return Poll::Ready(Err(self.failed(error))),
             }
         }
-    }
-
-    fn poll_write(&self, cx: &mut Context<'_>, stream: &mut Stream) -> Poll<io::Result<usize>> {
-        let before = &self.before[self.at..];
-        let stream = Pin::new(stream);
-        if self.data.is_empty() && self.after.is_empty() {
-            return stream.poll_write(cx, before);
-        }
-        let parts = [IoSlice::new(before), IoSlice::new(&self.data), IoSlice::new(self.after)];
-        stream.poll_write_vectored(cx, &parts)
-    }
-
-    fn wrote(&mut self, mut bytes: usize) {
-        self.begun = true;
-        let of_before = bytes.min(self.before.len() - self.at);
-        self.at += of_before;
-        bytes -= of_before;
-        let of_data = bytes.min(self.data.len());
-        self.data.advance(of_data);
-        self.after = &self.after[bytes - of_data..];
-        if self.at == self.before.len() {
-            self.before.clear();
-            self.at = 0;
-        }
-    }
-
-    fn is_written(&self) -> bool {
-        self.before.is_empty() && self.data.is_empty() && self.after.is_empty()
     }
 
     fn failed(&mut self, error: io::Error) -> Stop {
@@ -142,12 +114,10 @@ impl Sending {
             ready!(waits.as_mut().poll(cx));
             self.waits = None;
         }
-        let piece = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        self.begun = true;
-        match piece {
+        match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
             Some(Ok(frame)) => Poll::Ready(self.frame(frame)),
             Some(Err(_)) => Poll::Ready(Err(Stop::Body)),
-            None => Poll::Ready(self.end()),
+            None => Poll::Ready(self.end(&HeaderMap::new())),
         }
     }
 
@@ -155,18 +125,8 @@ impl Sending {
         let data = match frame.into_data() {
             Ok(data) => data,
             Err(frame) => {
-                let trailers = frame.into_trailers().unwrap_or_default();
-                return match self.length {
-                    Length::Left(_) => self.end(),
-                    Length::Chunked => {
-                        self.before.extend_from_slice(b"0\r\n");
-                        let announced = self.trailer.take();
-                        write_fields(&announced_of(&trailers, announced.as_ref()), &mut self.before);
-                        self.before.extend_from_slice(b"\r\n");
-                        self.over();
-                        Ok(())
-                    }
-                };
+                self.begun = true;
+                return self.end(&frame.into_trailers().unwrap_or_default());
             }
         };
         if data.is_empty() {
@@ -177,35 +137,25 @@ impl Sending {
             Length::Left(left) => {
                 // More than was announced would be the next request.
                 *left = left.checked_sub(data.len() as u64).ok_or(Stop::Body)?;
-                if *left == 0 {
-                    self.over();
-                }
+                self.ended = *left == 0;
+                self.out.piece(data);
             }
             Length::Chunked => {
-                let _ = write!(self.before, "{:x}\r\n", data.len());
-                self.after = if is_last { b"\r\n0\r\n\r\n" } else { b"\r\n" };
-                if is_last {
-                    self.over();
-                }
+                self.ended = is_last;
+                self.out.chunk(data, is_last);
             }
         }
-        self.data = data;
         Ok(())
     }
 
-    fn end(&mut self) -> Result<(), Stop> {
+    fn end(&mut self, trailers: &HeaderMap) -> Result<(), Stop> {
         match self.length {
             Length::Left(1..) => return Err(Stop::Body),
             Length::Left(0) => {}
-            Length::Chunked => self.before.extend_from_slice(b"0\r\n\r\n"),
+            Length::Chunked => self.out.last_chunk(trailers, self.trailer.as_ref()),
         }
-        self.over();
-        Ok(())
-    }
-
-    fn over(&mut self) {
         self.ended = true;
-        self.body = RequestBody::Empty;
+        Ok(())
     }
 
     /// The app wants the body.
@@ -217,14 +167,18 @@ impl Sending {
     /// it was announced, has no future.
     pub fn drop_expected(&mut self) -> bool {
         if self.waits.take().is_some() {
-            self.over();
+            self.ended = true;
+            self.body = RequestBody::Empty;
             self.stuck = true;
         }
         self.stuck
     }
 
+    /// The body as it was before [`Self::begin`], if nothing of the request was written.
     pub fn take_body(&mut self) -> RequestBody {
-        std::mem::take(&mut self.body)
+        let mut body = std::mem::take(&mut self.body);
+        body.put_back(self.out.clear());
+        body
     }
 
     pub fn is_stuck(&self) -> bool {
@@ -234,9 +188,7 @@ impl Sending {
     /// Lets go of what a connection at rest has no use for.
     pub fn rest(&mut self) {
         self.trailer = None;
-        if self.before.capacity() > KEPT {
-            self.before = Vec::new();
-        }
+        self.out.trim();
     }
 }
 
@@ -250,43 +202,6 @@ fn write_head(request: &Request<RequestBody>, head: &mut Vec<u8>) {
     head.extend_from_slice(b"\r\n");
 }
 
-fn write_fields(fields: &HeaderMap, to: &mut Vec<u8>) {
-    for (name, value) in fields {
-        to.reserve(name.as_str().len() + value.len() + 4);
-        to.extend_from_slice(name.as_str().as_bytes());
-        to.extend_from_slice(b": ");
-        to.extend_from_slice(value.as_bytes());
-        to.extend_from_slice(b"\r\n");
-    }
-}
-
-/// The trailers that the head names, but those that mean something there only (RFC 9110, 6.5.1).
-fn announced_of(trailers: &HeaderMap, announced: Option<&HeaderValue>) -> HeaderMap {
-    let announced = announced.and_then(|names| names.to_str().ok()).unwrap_or_default();
-    let is_announced =
-        |name: &HeaderName| announced.split(',').any(|one| one.trim().eq_ignore_ascii_case(name.as_str()));
-    let passed = trailers.iter().filter(|(name, _)| is_announced(name) && !OF_HEADS.contains(name));
-    passed.map(|(name, value)| (name.clone(), value.clone())).collect()
-}
-
-static OF_HEADS: [HeaderName; 12] = [
-    header::AUTHORIZATION,
-    header::CACHE_CONTROL,
-    header::CONTENT_ENCODING,
-    header::CONTENT_LENGTH,
-    header::CONTENT_RANGE,
-    header::CONTENT_TYPE,
-    header::HOST,
-    header::MAX_FORWARDS,
-    header::SET_COOKIE,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-];
-
 /// An app that knows nothing of `100 Continue` gets the body after this (RFC 9110, 10.1.1, wants no client to
 /// wait for ever either; curl waits as long).
 const PATIENCE: Duration = Duration::from_secs(1);
-
-/// Bytes of room for the next head that a connection at rest keeps.
-const KEPT: usize = 2 << 10;

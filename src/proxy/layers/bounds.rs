@@ -1,6 +1,6 @@
 //! What no request may exceed: `limits.headers` and, where its length is known, `limits.body_bytes`.
 //!
-//! A client of HTTP/1 with too many fields is refused by hyper already; a body of unknown length is counted
+//! A client of HTTP/1 with too many fields is refused where they are read; a body of unknown length is counted
 //! as it passes (see `upload`).
 
 use std::task::{Context, Poll};

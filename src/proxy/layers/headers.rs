@@ -51,7 +51,6 @@ impl<S: Service<Inbound, Response = Response<Body>, Error = ProxyError>> Service
         }
         let trailers = notable.has(Notable::TE) && wants_trailers(headers);
         if notable.has(Notable::UPGRADE) {
-            inbound.connection.handover.note();
             inbound.upgrade = upgrade::offered(&inbound.request).filter(|_| !inbound.warmup);
         }
         let headers = inbound.request.headers_mut();

@@ -66,7 +66,7 @@ impl<F: Future<Output = Result<Response<Body>, ProxyError>>> Future for Observed
                     flight.answered_after = Some(flight.began.elapsed());
                 } else if flight.lane.is_leaving() {
                     match flight.connection.protocol() {
-                        // Also tells hyper to close after this answer.
+                        // Also ends the connection after this answer.
                         Protocol::Http1 => {
                             let headers = response.headers_mut();
                             // A 426 names what it wants, hop by hop.

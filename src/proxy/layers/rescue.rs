@@ -59,7 +59,7 @@ impl<F: Future<Output = Result<Response<Body>, ProxyError>>> Future for Rescued<
             tracing::debug!(listener = %this.lane.shared.name, %error, "request failed");
             let mut answer = error.answer(*this.dialect);
             if *this.http1 && error.kind == ErrorKind::BadRequest {
-                // Where the next request begins is anybody's guess. Tells hyper too.
+                // Where the next request begins is anybody's guess. Ends the connection, too.
                 answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             Ok(answer)

@@ -1,10 +1,12 @@
 //! A chunked body (RFC 9112, 7.1), by the letter.
 
 use bytes::{Buf as _, Bytes};
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http_body::Frame;
 
 use super::super::fault::Fault;
+use super::super::octets::plain;
+use super::grammar::{self, Field};
 
 /// Where in the body the next byte stands.
 #[derive(Debug, Default)]
@@ -12,8 +14,11 @@ pub struct Chunked {
     at: At,
     /// Bytes of extensions so far, of all chunks.
     extensions: usize,
-    /// Lines behind the last chunk.
+    /// Lines behind the last chunk, and where the one begins that is not whole.
     trailers: Vec<u8>,
+    line: usize,
+    /// Nothing is taken that only a generous parser takes.
+    strict: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +43,11 @@ impl Default for At {
 }
 
 impl Chunked {
+    /// For a request: others may have read it before us, and otherwise.
+    pub fn strict() -> Self {
+        Self { strict: true, ..Self::default() }
+    }
+
     /// Takes the next piece of these bytes, and what frames it; `None` if more must come, or nothing does.
     ///
     /// # Errors
@@ -57,8 +67,8 @@ impl Chunked {
             }
             At::Told => {
                 self.at = At::Over;
-                trailers_of(&std::mem::take(&mut self.trailers))
-                    .map(|trailers| Some(Frame::trailers(trailers)))
+                let trailers = trailers_of(&std::mem::take(&mut self.trailers), self.strict)?;
+                Ok(Some(Frame::trailers(trailers)))
             }
             _ => Ok(None),
         }
@@ -88,17 +98,18 @@ impl Chunked {
                 }
                 (None, b'\r') if digits > 0 => At::SizeLf(size),
                 // Blanks before an extension are bad whitespace, which a recipient must take (RFC 9112, 7.1.1).
-                (None, b';' | b' ' | b'\t') if digits > 0 => At::Extension(size),
+                (None, b' ' | b'\t') if digits > 0 && !self.strict => At::Extension(size),
+                (None, b';') if digits > 0 => At::Extension(size),
                 _ => return Err(Fault::Chunk),
             },
+            At::Extension(size) if byte == b'\r' => At::SizeLf(size),
             At::Extension(size) => {
                 self.extensions += 1;
-                match byte {
-                    b'\r' => At::SizeLf(size),
-                    b'\n' => return Err(Fault::Chunk),
-                    _ if self.extensions > MOST_EXTENSIONS => return Err(Fault::Chunk),
-                    _ => At::Extension(size),
+                let is_none = byte == b'\n' || self.strict && plain(&[byte]) == 0;
+                if is_none || self.extensions > MOST_EXTENSIONS {
+                    return Err(Fault::Chunk);
                 }
+                At::Extension(size)
             }
             At::SizeLf(0) if byte == b'\n' => At::Trailers,
             At::SizeLf(size) if byte == b'\n' => At::Data(size),
@@ -107,14 +118,22 @@ impl Chunked {
             At::SizeLf(_) | At::DataCr | At::DataLf => return Err(Fault::Chunk),
             At::Trailers => {
                 self.trailers.push(byte);
-                match self.trailers.as_slice() {
-                    b"\r\n" => {
+                if self.trailers.len() > LONGEST_TRAILERS {
+                    return Err(Fault::Trailer);
+                }
+                // Whether a line is one is seen at its end.
+                let line = if byte == b'\n' { grammar::field(&self.trailers[self.line..])? } else { None };
+                match line {
+                    Some((Field::End, _)) if self.line == 0 => {
                         self.trailers = Vec::new();
                         At::Over
                     }
-                    [.., b'\r', b'\n', b'\r', b'\n'] => At::Told,
-                    trailers if trailers.len() > LONGEST_TRAILERS => return Err(Fault::Trailer),
-                    _ => At::Trailers,
+                    Some((Field::End, _)) => At::Told,
+                    Some((Field::Field { .. }, taken)) => {
+                        self.line += taken;
+                        At::Trailers
+                    }
+                    None => At::Trailers,
                 }
             }
             At::Data(_) | At::Told | At::Over => self.at,
@@ -122,31 +141,29 @@ impl Chunked {
     }
 }
 
-fn trailers_of(lines: &[u8]) -> Result<HeaderMap, Fault> {
-    let mut fields = [httparse::EMPTY_HEADER; MOST_TRAILERS];
-    let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(lines, &mut fields) else {
-        return Err(Fault::Trailer);
-    };
-    let field = |field: &httparse::Header<'_>| {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Fault::Name)?;
-        let value = HeaderValue::from_bytes(field.value).map_err(|_| Fault::Value)?;
-        Ok((name, value))
-    };
-    let mut trailers = HeaderMap::with_capacity(fields.len());
-    for (name, value) in fields.iter().map(field).collect::<Result<Vec<_>, _>>()? {
+fn trailers_of(mut lines: &[u8], strict: bool) -> Result<HeaderMap, Fault> {
+    let mut trailers = HeaderMap::new();
+    while let Some((Field::Field { name, value }, taken)) = grammar::field(lines)? {
+        lines = &lines[taken..];
+        let name = super::name(name)?;
+        if strict && OF_HEADS.contains(&name) {
+            return Err(Fault::Trailer);
+        }
+        let value = HeaderValue::from_bytes(value).map_err(|_| Fault::Value)?;
         trailers.append(name, value);
     }
     Ok(trailers)
 }
 
+/// What frames a message or says whose it is has no place behind it.
+static OF_HEADS: [HeaderName; 3] = [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
+
 const MOST_DIGITS: u32 = 16;
 
 /// Of all chunks of a body together.
-const MOST_EXTENSIONS: usize = 16 << 10;
+pub const MOST_EXTENSIONS: usize = 16 << 10;
 
 const LONGEST_TRAILERS: usize = 16 << 10;
-
-const MOST_TRAILERS: usize = 100;
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,13 @@
+//! Messages of HTTP/1 (RFC 9112), as both sides of the proxy read and write them.
+
+pub mod chunked;
+pub mod content;
+pub mod grammar;
+mod name;
+pub mod outgoing;
+pub mod request;
+
+pub use self::chunked::Chunked;
+pub use self::content::Framing;
+pub use self::name::name;
+pub use self::outgoing::Outgoing;
