@@ -147,10 +147,15 @@ const UNSENT: usize = 32 << 10;
 async fn connect(address: &Address) -> io::Result<Stream> {
     match address {
         Address::Tcp { host, port } => {
-            let stream = match host.parse::<IpAddr>() {
-                Ok(ip) => TcpStream::connect(SocketAddr::new(ip, *port)).await?,
-                Err(_) => TcpStream::connect((host.as_str(), *port)).await?,
+            let connected = match host.parse::<IpAddr>() {
+                Ok(ip) => TcpStream::connect(SocketAddr::new(ip, *port)).await,
+                Err(_) => TcpStream::connect((host.as_str(), *port)).await,
             };
+            let stream = connected.map_err(|error| match error.kind() {
+                // Its kernel accepted, and then the app's socket went away: a moment later it would have refused.
+                io::ErrorKind::ConnectionReset => io::ErrorKind::ConnectionRefused.into(),
+                _ => error,
+            })?;
             let _ = stream.set_nodelay(true);
             Ok(Stream::Tcp { stream })
         }
@@ -247,5 +252,25 @@ impl AsyncWrite for Stream {
             StreamProjection::Unix { stream } => stream.poll_shutdown(cx),
             StreamProjection::Tls { stream } => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// Its kernel had accepted, and resets what nobody took.
+    #[tokio::test]
+    async fn app_that_goes_away_while_it_is_dialled_refuses() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let upstream = Upstream::http(listener.local_addr().expect("its address"));
+        let tls = Tls::default();
+        let mut dialling = std::pin::pin!(dial(&upstream, &tls, Offer::All, Duration::from_secs(10)));
+        assert!(futures_util::poll!(&mut dialling).is_pending());
+        drop(listener);
+        let error = dialling.await.map(|_| ()).expect_err("nobody is there");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }
 }

@@ -47,6 +47,46 @@ async fn head_that_is_coming_when_the_listeners_close_is_answered() {
 }
 
 #[tokio::test]
+async fn last_answer_of_a_connection_says_that_it_is() {
+    let _turn = machine::shared();
+    let (sidecar, mut origin) = house(json!({})).await;
+    let mut leaving = client(&sidecar).await;
+    leaving.say("GET /a HTTP/1.1\r\nhost: app.test\r\nconnection: close\r\n\r\n").await;
+    let (mut app, _) = origin.serve().await;
+    let (head, _) = leaving.answer().await;
+    assert_eq!((head.line.as_str(), head.field("connection").as_deref()), ("HTTP/1.1 200 OK", Some("close")));
+    assert_eq!(leaving.end().await, "");
+    // A client of HTTP/1.0 says when it stays, and is told that it may.
+    let mut old = client(&sidecar).await;
+    for (said, told) in [("keep-alive", "keep-alive"), ("x", "close")] {
+        old.say(&format!("GET /a HTTP/1.0\r\nhost: app.test\r\nconnection: {said}\r\n\r\n")).await;
+        app.head().await;
+        app.say(OK).await;
+        let (head, _) = old.answer().await;
+        assert_eq!(
+            (head.line.as_str(), head.field("connection").as_deref()),
+            ("HTTP/1.0 200 OK", Some(told))
+        );
+    }
+    assert_eq!(old.end().await, "");
+}
+
+#[tokio::test]
+async fn client_that_is_refused_while_it_sends_reads_why() {
+    let _turn = machine::shared();
+    let (sidecar, _origin) = house(json!({})).await;
+    for head in [
+        "POST /a HTTP/1.1\nhost: app.test\r\n",
+        "POST /a HTTP/1.1\r\nhost: a b\r\ncontent-length: 9999999\r\n\r\n",
+    ] {
+        let mut client = client(&sidecar).await;
+        client.say(head).await;
+        let taken = client.flood(4 << 20).await;
+        assert_eq!(client.refusal().await, (400, "bad_request".to_owned()), "{head:?} after {taken} bytes");
+    }
+}
+
+#[tokio::test]
 async fn head_that_never_ends_keeps_no_worker() {
     let _turn = machine::shared();
     let (mut sidecar, _origin) = house(json!({ "timeouts": { "header_read": "500ms" } })).await;
