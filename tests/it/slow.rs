@@ -159,7 +159,7 @@ async fn slow_heads() -> bool {
     let (first, last) = (took.iter().min().expect("some"), took.iter().max().expect("some"));
     println!("slow heads: {each} bytes each, closed after {first:?} to {last:?}");
     assert!(*first >= span() - Duration::from_millis(300), "{first:?}");
-    assert!(each <= 20 << 10, "{each} bytes");
+    assert!(each <= 6 << 10, "{each} bytes");
     let in_time = *last <= span() + Duration::from_secs(1);
     witness.has_seen_nothing("slow heads") && in_time
 }
@@ -192,9 +192,9 @@ async fn slow_bodies_and_readers(protocol: &str, scheme: &str) -> bool {
     }
     println!("{scheme}: {} bytes a slow body, {} bytes a slow reader", cost[0], cost[1]);
     // Each has a connection to an app of HTTP/1 too.
-    assert!(cost[0] <= 26 << 10, "{scheme}: {} bytes a body", cost[0]);
+    assert!(cost[0] <= 16 << 10, "{scheme}: {} bytes a body", cost[0]);
     // Over HTTP/2 each may have a window of bytes waiting here.
-    let most = if scheme == "h2c" { 68 << 10 } else { 24 << 10 };
+    let most = if scheme == "h2c" { 56 << 10 } else { 16 << 10 };
     assert!(cost[1] <= most, "{scheme}: {} bytes a reader", cost[1]);
     witness.has_seen_nothing(scheme)
 }
