@@ -59,7 +59,11 @@ pub async fn serve(
                     Box::pin(end(link, heard)).await;
                     return None;
                 }
-                Next::Nothing => return None,
+                Next::Nothing => {
+                    // Of a 101 that did not go out: it holds the state that holds it.
+                    drop(state.handover.take());
+                    return None;
+                }
             },
             Asked::Rest => return link.into_parts().map(|(io, _)| io.into_inner()),
             Asked::End => {
@@ -102,7 +106,7 @@ async fn exchange(
 ) -> Next {
     let notable = Notable::of(request.headers());
     let terms = Terms::of(&request, notable);
-    let (body, fault) = match framing(&request, notable) {
+    let (body, misframed) = match framing(&request, notable) {
         Ok(None) => (None, None),
         Ok(Some(framing)) => {
             let expects = notable.has(Notable::EXPECT) && expects(&request);
@@ -111,7 +115,7 @@ async fn exchange(
         Err(fault) => (None, Some(fault)),
     };
     let answered = {
-        let mut serving = pin!(stack.serve(request, notable, body, fault));
+        let mut serving = pin!(stack.serve(request, notable, body, misframed));
         poll_fn(|cx| poll_unless_gone(cx, link, state, |cx| serving.as_mut().poll(cx))).await
     };
     let response: Response<Body> = match answered {
@@ -142,7 +146,8 @@ async fn exchange(
     if is_unasked {
         return Next::End { heard: false };
     }
-    let heard = poll_fn(|cx| link.poll_through(cx)).await;
+    // Whatever follows a head without a certain body was not read.
+    let heard = poll_fn(|cx| link.poll_through(cx)).await && misframed.is_none();
     if goes_on && heard { Next::Request } else { Next::End { heard } }
 }
 

@@ -78,6 +78,7 @@ async fn client_that_is_refused_while_it_sends_reads_why() {
     for head in [
         "POST /a HTTP/1.1\nhost: app.test\r\n",
         "POST /a HTTP/1.1\r\nhost: a b\r\ncontent-length: 9999999\r\n\r\n",
+        "POST /a HTTP/1.1\r\nhost: app.test\r\ncontent-length: 9\r\ntransfer-encoding: chunked\r\n\r\n",
     ] {
         let mut client = client(&sidecar).await;
         client.say(head).await;
