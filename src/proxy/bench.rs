@@ -1,4 +1,4 @@
-//! A door to single parts of the data plane, for `benches/micro.rs` alone.
+//! A door to single parts of the data plane, for `benches/micro.rs` and tests alone.
 
 use std::future::{Ready, ready};
 use std::net::SocketAddr;
@@ -83,6 +83,16 @@ impl House {
     pub fn rewrite(&self, request: Request<()>) -> Option<StatusCode> {
         let answered = self.headers.clone().call(self.enter(request)).now_or_never()?;
         answered.ok().map(|answer| answer.status())
+    }
+
+    /// The body of a client's request, all of which came with its head.
+    #[cfg(test)]
+    pub(super) fn upload(&self, client: tokio::net::TcpStream, body: &'static [u8]) -> RequestBody {
+        let client = super::terminate::Stream::Plain { stream: client };
+        let body = super::http1::body_of(client, Bytes::from_static(body), &self.connection, &self.lane);
+        let upload =
+            super::upload::Upload::new(body.into(), &self.settings.listener, &self.lane.clock, false);
+        RequestBody::Client(Box::new(upload))
     }
 
     fn enter(&self, request: Request<()>) -> Inbound {

@@ -23,7 +23,7 @@
 
 mod accept;
 mod answer;
-#[cfg(feature = "bench")]
+#[cfg(any(test, feature = "bench"))]
 #[doc(hidden)]
 pub mod bench;
 mod body;

@@ -233,3 +233,38 @@ impl Drop for Uploader {
         self.0.abort();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body::Body as _;
+    use http_body_util::BodyExt as _;
+    use tokio::io::Interest;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::super::bench::House;
+    use super::*;
+
+    /// The app's reset came between the look at an idle connection and the write.
+    #[tokio::test]
+    async fn request_that_could_not_be_written_is_as_it_was() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let (app, client) = (TcpStream::connect(address).await, TcpStream::connect(address).await);
+        let (app, client) = (app.expect("it accepts"), client.expect("it accepts"));
+        let (accepted, _) = listener.accept().await.expect("the first");
+        socket2::SockRef::from(&accepted)
+            .set_linger(Some(std::time::Duration::ZERO))
+            .expect("a socket option");
+        drop(accepted);
+        app.ready(Interest::READABLE).await.expect("the reset");
+        let body = House::default().upload(client, b"hello");
+        let request = Request::post("/up").header("content-length", "5").body(body);
+        let mut request = request.expect("a request");
+        let connection = Rc::new(Connection::new(Stream::Tcp { stream: app }));
+        let sent = connection.send(&mut request).await;
+        assert!(matches!(sent, Err(Trouble::Unsent(_))), "{sent:?}");
+        assert_eq!(request.body().size_hint().exact(), Some(5));
+        let body = request.into_body().collect().await.expect("all of it");
+        assert_eq!(body.to_bytes(), "hello");
+    }
+}

@@ -225,3 +225,10 @@ async fn refuse(link: Rc<Link>, refusal: Refusal, state: &ConnectionState, lane:
         hear_out(io).await;
     }
 }
+
+/// A body of which all bytes came already.
+#[cfg(test)]
+pub fn body_of(stream: Stream, bytes: Bytes, state: &Rc<ConnectionState>, lane: &Rc<Lane>) -> Incoming {
+    let length = bytes.len() as u64;
+    Link::new(stream, bytes, state, lane).open(super::message::Framing::Length(length), false)
+}
