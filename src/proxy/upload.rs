@@ -38,19 +38,18 @@ impl From<hyper::body::Incoming> for Incoming {
 }
 
 impl Incoming {
-    /// The next frame; or why there is none, and what hyper has to say about that.
-    fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, (ErrorKind, Option<hyper::Error>)>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match self {
-            Self::Http1(body) => body.poll_frame(cx).map_err(|broken| match broken {
-                content::Broken::Fault(_) => (ErrorKind::BadRequest, None),
-                content::Broken::End | content::Broken::Io(_) => (ErrorKind::ClientClosed, None),
+            Self::Http1(body) => body.poll_frame(cx).map_err(|broken| {
+                let kind = match broken {
+                    content::Broken::Fault(_) => ErrorKind::BadRequest,
+                    content::Broken::End | content::Broken::Io(_) => ErrorKind::ClientClosed,
+                };
+                Broken { kind, source: None }
             }),
             Self::Http2(body) => {
                 let polled = Pin::new(body).poll_frame(cx);
-                polled.map_err(|error| (ErrorKind::ClientClosed, Some(error)))
+                polled.map_err(|error| Broken { kind: ErrorKind::ClientClosed, source: Some(error) })
             }
         }
     }
@@ -146,7 +145,7 @@ impl Upload {
         let frame = match polled {
             None => return Poll::Ready(None),
             Some(Ok(frame)) => frame,
-            Some(Err((kind, source))) => return self.fail(kind, source),
+            Some(Err(Broken { kind, source })) => return self.fail(kind, source),
         };
         if let Some(patience) = &mut self.patience {
             patience.progress = patience.clock.millis();
