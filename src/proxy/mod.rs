@@ -9,6 +9,9 @@
 //!                                            └─► exchange (HTTP/1.1) or multiplex (HTTP/2) ─► app
 //! ```
 //!
+//! Clients of HTTP/1 are served by `http1`, with the grammar of `message`, which `exchange` shares; those of HTTP/2 by
+//! hyper, in `http2`.
+//!
 //! A client that wants another protocol than HTTP leaves that path: `upgrade` when the app grants it, `tcp` from
 //! the start. Both end in a `tunnel`.
 //!
