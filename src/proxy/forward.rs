@@ -144,7 +144,15 @@ fn address(request: &mut Request<RequestBody>) -> Result<(), ProxyError> {
     if uri.authority().is_some() || uri.path().is_empty() {
         // Of a `:path` that is only a fragment the crate `http` keeps nothing, calls it `/` and writes nothing.
         let path = uri.path_and_query().filter(|path| path.as_str() != "/").cloned();
-        *request.uri_mut() = Uri::from(path.unwrap_or(PathAndQuery::from_static("/")));
+        let path = match path {
+            // Of `http://app?a`: a query needs a path in front of it (RFC 9112, 3.2.1), which is written but not kept.
+            Some(query) if query.as_str().starts_with('?') => {
+                query.to_string().parse().map_err(|_| refused())?
+            }
+            Some(path) => path,
+            None => PathAndQuery::from_static("/"),
+        };
+        *request.uri_mut() = Uri::from(path);
     }
     if !request.headers().contains_key(header::HOST) {
         return Err(refused());
@@ -186,4 +194,26 @@ fn switch(
     let websocket = upgrade::is_websocket(response.headers());
     let (app, early) = lease.switch().ok_or_else(refused)?;
     Ok(response.map(|_| Body::switch(Switch { app, early, websocket, connection })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn app_is_asked_in_origin_form() {
+        for (target, expected) in [
+            ("/a?b", "/a?b"),
+            ("http://app.test", "/"),
+            ("http://app.test/", "/"),
+            ("http://app.test?a", "/?a"),
+            ("http://app.test/a?b", "/a?b"),
+        ] {
+            let request = Request::builder().uri(target).header(header::HOST, "app.test");
+            let mut request = request.body(RequestBody::Empty).expect("a request");
+            address(&mut request).expect("it is served");
+            let asked = request.uri().path_and_query().map_or("", PathAndQuery::as_str);
+            assert_eq!(asked, expected, "{target}");
+        }
+    }
 }
