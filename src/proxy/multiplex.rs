@@ -9,11 +9,13 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Request, Response, Uri, Version, header};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use crate::traffic::ErrorKind;
@@ -24,6 +26,7 @@ use super::error::ProxyError;
 use super::http2::{Local, SEND_BUFFER};
 use super::lane::{Clock, Lane};
 use super::lease::{Failure, Fate};
+use super::metered::{Metered, Tally};
 
 /// The connection, while there is one.
 #[derive(Debug, Default)]
@@ -86,12 +89,20 @@ impl Lease {
         Self(Rc::clone(connection))
     }
 
-    /// Makes a new connection fit for requests, and that of the lane.
+    /// Makes a new connection fit for requests, and that of the lane, once the app has said its first word, which comes
+    /// unasked (RFC 9113, 3.4). An app that ends resets connections that only its kernel accepted: a request on one of
+    /// those could not be told from one that the app had. One that is silent for `patience` gets requests all the same.
     ///
     /// # Errors
     ///
-    /// The app's first bytes are not HTTP/2.
-    pub async fn open(stream: Stream, lane: &Rc<Lane>) -> Result<Self, ProxyError> {
+    /// The app's first bytes are not HTTP/2, or it hung up before them. No request was sent.
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped at any time; the connection is closed.
+    pub async fn open(stream: Stream, lane: &Rc<Lane>, patience: Duration) -> Result<Self, ProxyError> {
+        let spoke = Rc::new(Notify::new());
+        let word = FirstWord { heard: Cell::new(false), spoke: Rc::clone(&spoke) };
         let scheme = if matches!(stream, Stream::Tls { .. }) { Scheme::HTTPS } else { Scheme::HTTP };
         let (sender, connection) = http2::Builder::new(Local)
             .timer(TokioTimer::new())
@@ -99,18 +110,35 @@ impl Lease {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BUFFER)
             .max_header_list_size(HEADER_LIST)
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(Metered::new(stream, Bytes::new(), word)))
             .await
             .map_err(ProxyError::stream)?;
         let on = Rc::clone(lane);
         let task = tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
+            let ended = connection.await;
+            if let Err(error) = &ended {
                 tracing::debug!(listener = %on.shared.name, %error, "connection to the app ended");
             }
             on.upstream.suspect();
+            ended
         });
         let used = Cell::new(lane.clock.millis());
         let connection = Rc::new(Connection { sender, scheme, used, task: task.abort_handle() });
+        let first = async {
+            tokio::select! {
+                biased;
+                ended = task => Some(ended),
+                () = spoke.notified() => None,
+            }
+        };
+        match tokio::time::timeout(patience, first).await {
+            Ok(None) | Err(_) => {}
+            Ok(Some(Ok(Err(error)))) if is_faulty(&error) => {
+                return Err(ProxyError::http(ErrorKind::UpstreamProtocol, error));
+            }
+            Ok(Some(Ok(Err(error)))) => return Err(ProxyError::stream(error)),
+            Ok(Some(_)) => return Err(ProxyError::new(ErrorKind::UpstreamClosed)),
+        }
         lane.upstream.multiplex.current.replace(Some(Rc::clone(&connection)));
         Ok(Self(connection))
     }
@@ -142,6 +170,22 @@ impl Lease {
             Failure { error: ProxyError::stream(error), fate }
         })
     }
+}
+
+/// Wakes who waits until anything comes.
+struct FirstWord {
+    heard: Cell<bool>,
+    spoke: Rc<Notify>,
+}
+
+impl Tally for FirstWord {
+    fn received(&self, _: &[u8]) {
+        if !self.heard.replace(true) {
+            self.spoke.notify_one();
+        }
+    }
+
+    fn sent(&self, _: usize) {}
 }
 
 /// Puts what `Host` says where HTTP/2 has it, and takes away what frames only a message of HTTP/1.

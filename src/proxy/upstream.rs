@@ -134,6 +134,11 @@ impl Upstream {
                         patience.offer = Offer::All;
                         continue;
                     }
+                    // It hung up before a request was sent: it may refuse the next one, and that is waited out.
+                    Err(error) if error.kind == ErrorKind::UpstreamClosed => {
+                        patience.connections = left;
+                        continue;
+                    }
                     Err(error) => return Err(error),
                 }
             }
@@ -321,7 +326,10 @@ async fn open(
         lane.upstream.agreed.set(Some(protocol));
     }
     match protocol {
-        Protocol::Http2 => multiplex::Lease::open(stream, lane).await.map(Lease::Shared),
+        Protocol::Http2 => {
+            let silence = listener.timeouts.connect;
+            multiplex::Lease::open(stream, lane, silence).await.map(Lease::Shared)
+        }
         Protocol::Http1 => Ok(Lease::Exclusive(pool::Lease::open(stream, lane))),
     }
 }

@@ -156,9 +156,7 @@ fn codes(said: &Value) -> Vec<(String, u64)> {
 
 #[tokio::test]
 async fn restart_of_the_app_under_calls_costs_only_those_that_the_app_itself_sends_away() {
-    // On a crowded machine a call is now and then sent on a connection that the server's kernel accepted and the server
-    // never took: nobody can tell such a call from one that it had.
-    let _turn = machine::alone();
+    let _turn = machine::shared();
     let Some(through) = through_restarts(true, Ending::Orderly).await else { return };
     println!("through the sidecar {through}");
     // A server of grpcio cancels calls that it has taken and not begun when it stops. Whoever is in between must

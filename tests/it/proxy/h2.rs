@@ -1,6 +1,7 @@
 //! HTTP/2 frame by frame as far as the crate h2 shows it: a client, and an app that the test plays.
 
 use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -8,10 +9,14 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{RecvStream, client, server};
 use http::{HeaderMap, Request, Response};
+use socket2::SockRef;
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
+
+use crate::support::frames;
 
 /// A client's connection.
 #[derive(Debug)]
@@ -114,6 +119,16 @@ impl App {
     }
 
     pub async fn with(builder: server::Builder) -> Self {
+        Self::made(builder, 0).await
+    }
+
+    /// One that resets its first so many connections before it says a word, as a server that ends does with those that
+    /// only its kernel accepted.
+    pub async fn after_resets(resets: usize) -> Self {
+        Self::made(server::Builder::new(), resets).await
+    }
+
+    async fn made(builder: server::Builder, mut resets: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound");
         let (arrives, arrived) = mpsc::unbounded_channel();
@@ -122,7 +137,7 @@ impl App {
             let mut number = 0;
             let mut connections: Vec<mpsc::UnboundedSender<()>> = Vec::new();
             loop {
-                let stream = tokio::select! {
+                let mut stream = tokio::select! {
                     accepted = listener.accept() => accepted.expect("a connection").0,
                     Some(()) = ordered.recv() => {
                         for connection in &connections {
@@ -132,6 +147,12 @@ impl App {
                     }
                 };
                 if !matches!(stream.peek(&mut [0]).await, Ok(1)) {
+                    continue;
+                }
+                if resets > 0 {
+                    resets -= 1;
+                    let _ = timeout(SILENCE, first_headers(&mut stream)).await;
+                    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("a socket option");
                     continue;
                 }
                 let (leave, mut leaving) = mpsc::unbounded_channel();
@@ -173,6 +194,21 @@ impl Drop for App {
         self.accepting.abort();
     }
 }
+
+/// Reads until a request begins.
+async fn first_headers(stream: &mut TcpStream) -> io::Result<()> {
+    stream.read_exact(&mut [0; frames::PREFACE.len()]).await?;
+    let mut head = [0; 9];
+    while head[3] != frames::HEADERS {
+        stream.read_exact(&mut head).await?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        stream.read_exact(&mut vec![0; length as usize]).await?;
+    }
+    Ok(())
+}
+
+/// How long an app waits for a request before it says a word.
+const SILENCE: Duration = Duration::from_millis(200);
 
 /// The longest that anything may take: far more than it does.
 pub async fn patiently<F: Future>(work: F) -> F::Output {

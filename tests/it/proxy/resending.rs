@@ -94,6 +94,18 @@ async fn app_that_hangs_up_at_once_is_not_tried_for_ever() {
 }
 
 #[tokio::test]
+async fn app_that_has_not_said_a_word_gets_no_request() {
+    let _turn = machine::shared();
+    let mut app = App::after_resets(2).await;
+    let sidecar = before(&app, json!({})).await;
+    let mut client = Client::connect(sidecar.traffic).await;
+    // One that may be sent once only.
+    let (response, _body) = client.open(request("POST", "/"), true).await;
+    app.next().await.answer("ok");
+    assert_eq!(patiently(whole(response)).await.expect("an answer").body, b"ok");
+}
+
+#[tokio::test]
 async fn body_of_a_request_that_was_not_processed_is_sent_again_whole() {
     let _turn = machine::shared();
     let mut app = App::start().await;
