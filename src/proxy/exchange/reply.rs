@@ -98,11 +98,7 @@ fn body(response: &Response<()>, to_head: bool) -> Result<Framing, Broken> {
 
 /// RFC 9112, 9.3.
 fn goes_on(response: &Response<()>) -> bool {
-    let says = |option: &str| {
-        let lines =
-            response.headers().get_all(header::CONNECTION).iter().filter_map(|line| line.to_str().ok());
-        lines.flat_map(|line| line.split(',')).any(|one| one.trim().eq_ignore_ascii_case(option))
-    };
+    let says = |option| message::names(response.headers(), &header::CONNECTION, option);
     if response.version() == Version::HTTP_10 { says("keep-alive") && !says("close") } else { !says("close") }
 }
 

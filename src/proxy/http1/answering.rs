@@ -11,8 +11,8 @@ use http::{Method, Request, Response, StatusCode, Version};
 use http_body::{Body as _, Frame};
 
 use super::super::body::{Body, BrokenOff};
-use super::super::message::Outgoing;
 use super::super::message::outgoing::{write_field, write_fields};
+use super::super::message::{Outgoing, names};
 use super::super::notable::Notable;
 use super::link::Link;
 
@@ -39,14 +39,6 @@ impl Terms {
             goes_on: !says("close") && (!old || says("keep-alive")),
         }
     }
-}
-
-/// Whether a list has this item, in any case of letters.
-fn names(headers: &HeaderMap, list: &header::HeaderName, item: &str) -> bool {
-    let lines = headers.get_all(list).iter();
-    lines
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-        .any(|one| one.trim_ascii().eq_ignore_ascii_case(item.as_bytes()))
 }
 
 /// The answer.

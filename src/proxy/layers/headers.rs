@@ -18,6 +18,7 @@ use crate::config::Forwarded;
 use super::super::body::Body;
 use super::super::error::ProxyError;
 use super::super::lane::Lane;
+use super::super::message::names;
 use super::super::notable::Notable;
 use super::super::stack::Inbound;
 use super::super::upgrade;
@@ -49,7 +50,8 @@ impl<S: Service<Inbound, Response = Response<Body>, Error = ProxyError>> Service
         if crumbled && notable.has(Notable::COOKIE) {
             join_cookies(headers);
         }
-        let trailers = notable.has(Notable::TE) && wants_trailers(headers);
+        // The one value that is passed on (RFC 9110, 10.1.4); gRPC needs it.
+        let trailers = notable.has(Notable::TE) && names(headers, &header::TE, "trailers");
         if notable.has(Notable::UPGRADE) {
             inbound.upgrade = upgrade::offered(&inbound.request).filter(|_| !inbound.warmup);
         }
@@ -193,15 +195,6 @@ static HOP_BY_HOP: [HeaderName; 6] = [
 /// Fields that `Connection` cannot take away: they frame the message or name its target.
 static KEPT: [HeaderName; 3] = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::HOST];
 
-/// `TE: trailers` is the one value that is passed on (RFC 9110, 10.1.4); gRPC needs it.
-fn wants_trailers(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(header::TE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .any(|value| value.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers")))
-}
-
 fn forwarded(
     headers: &mut HeaderMap,
     notable: Notable,
@@ -306,12 +299,6 @@ mod tests {
             map(&[("connection", "content-length, host"), ("content-length", "3"), ("host", "a")]);
         strip_all(&mut headers);
         assert_eq!(headers, map(&[("content-length", "3"), ("host", "a")]));
-    }
-
-    #[test]
-    fn only_trailers_of_te_are_passed_on() {
-        assert!(wants_trailers(&map(&[("te", "gzip;q=0.5, Trailers")])));
-        assert!(!wants_trailers(&map(&[("te", "gzip")])));
     }
 
     #[test]

@@ -3,11 +3,13 @@
 pub mod chunked;
 pub mod content;
 pub mod grammar;
+mod list;
 mod name;
 pub mod outgoing;
 pub mod request;
 
 pub use self::chunked::Chunked;
 pub use self::content::Framing;
+pub use self::list::names;
 pub use self::name::name;
 pub use self::outgoing::Outgoing;
