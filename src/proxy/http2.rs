@@ -3,6 +3,7 @@
 //! h2 bounds what a hostile client can cost: streams at once, resets, header lists and their CONTINUATION
 //! frames; it answers a PING or SETTINGS before it reads on, so that a flood of them waits in the client.
 
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -15,6 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::coalesce::Coalesced;
 use super::lane::Lane;
 use super::metered::{Metered, Tally};
 use super::registry::{ConnectionState, Order, Protocol, Stage};
@@ -28,7 +30,8 @@ where
     state.speaks(Protocol::Http2);
     state.enter(Stage::Idle, &lane.clock);
     let limits = lane.settings().listener.limits.clone();
-    let io = Metered::new(stream, early, ClientSide { state: Rc::clone(&state), lane: Rc::clone(&lane) });
+    let side = ClientSide { state: Rc::clone(&state), lane: Rc::clone(&lane) };
+    let io = Coalesced::new(Metered::new(stream, early, side));
     let connection = http2::Builder::new(Local)
         .timer(TokioTimer::new())
         .auto_date_header(false)
@@ -40,9 +43,9 @@ where
         .max_local_error_reset_streams(Some(RESETS))
         .keep_alive_interval(Some(PING))
         .keep_alive_timeout(PONG)
-        .serve_connection(TokioIo::new(io), Stack::new(Rc::clone(&lane), Rc::clone(&state)));
+        .serve_connection(TokioIo::new(io.clone()), Stack::new(Rc::clone(&lane), Rc::clone(&state)));
     let peer = state.peer;
-    if let Err(error) = (Driver { connection, state, finishing: false }).await {
+    if let Err(error) = (Driver { connection, io, state, finishing: false }).await {
         tracing::debug!(%peer, %error, "connection ended");
     }
 }
@@ -80,14 +83,18 @@ pin_project! {
     /// hyper's connection, and an ear for the worker's orders.
     struct Driver<S> {
         #[pin]
-        connection: http2::Connection<TokioIo<Metered<S, ClientSide>>, Stack, Local>,
+        connection: http2::Connection<TokioIo<Io<S>>, Stack, Local>,
+        io: Io<S>,
         state: Rc<ConnectionState>,
         finishing: bool,
     }
 }
 
+/// The socket, counted.
+type Io<S> = Coalesced<Metered<S, ClientSide>>;
+
 impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Future for Driver<S> {
-    type Output = hyper::Result<()>;
+    type Output = Result<(), Ended>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
@@ -100,8 +107,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Future for Driver<S> {
             }
             Order::Finish | Order::Serve => {}
         }
-        this.connection.poll(cx)
+        let polled = this.connection.poll(cx)?;
+        if polled.is_pending() {
+            // A client that takes nothing wakes this task once it does.
+            let _ = this.io.poll_out(cx)?;
+        }
+        polled.map(Ok)
     }
+}
+
+/// Why a connection was not ended by either side's wish.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+    #[error(transparent)]
+    Io(#[from] io::Error),
 }
 
 /// Counts bytes, and notes when the client takes none.

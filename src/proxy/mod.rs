@@ -30,6 +30,7 @@ mod answer;
 #[doc(hidden)]
 pub mod bench;
 mod body;
+mod coalesce;
 mod connection;
 mod dial;
 mod error;
