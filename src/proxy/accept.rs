@@ -13,12 +13,12 @@ use std::time::Duration;
 use rustix::net::{SocketFlags, acceptfrom_with};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::net::TcpStream;
 use tokio_util::task::TaskTracker;
 
 use super::connection;
 use super::lane::Lane;
 use super::registry::Entrance;
+use super::socket::Socket;
 
 /// A listening socket that tells when a connection is there, before it is accepted.
 pub type Listening = AsyncFd<std::net::TcpListener>;
@@ -70,12 +70,12 @@ pub fn empty_queue(listener: &std::net::TcpListener, lane: &Rc<Lane>, tasks: &Ta
 }
 
 /// Accepts what does not block from its first moment on: one system call less than by the standard library.
-fn take(listener: &std::net::TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+fn take(listener: &std::net::TcpListener) -> io::Result<(Socket, SocketAddr)> {
     let (stream, peer) = acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
     let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
     // A client of TCP has an address, unless it has gone.
     let peer = peer.ok_or(io::ErrorKind::ConnectionAborted)?;
-    Ok((TcpStream::from_std(stream.into())?, peer))
+    Ok((Socket::new(stream.into()), peer))
 }
 
 /// accept(2): errors of the connection that was to be accepted are reported by accept itself on Linux.

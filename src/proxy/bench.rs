@@ -88,7 +88,8 @@ impl House {
     /// The body of a client's request, all of which came with its head.
     #[cfg(test)]
     pub(super) fn upload(&self, client: tokio::net::TcpStream, body: &'static [u8]) -> RequestBody {
-        let client = super::terminate::Stream::Plain { stream: client };
+        let client =
+            super::terminate::Stream::Plain { stream: super::socket::Socket::Watched { stream: client } };
         let body = super::http1::body_of(client, Bytes::from_static(body), &self.connection, &self.lane);
         let upload =
             super::upload::Upload::new(body.into(), &self.settings.listener, &self.lane.clock, false);

@@ -9,17 +9,17 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 
 use crate::config::Scheme;
 
 use super::lane::Lane;
 use super::registry::{ConnectionState, Entrance, Stage};
+use super::socket::Socket;
 use super::terminate::{Stream, terminate};
 use super::{http1, http2, rest, tcp};
 
 /// Serves one connection until it ends.
-pub async fn serve(stream: TcpStream, peer: SocketAddr, entrance: Entrance, lane: Rc<Lane>) {
+pub async fn serve(stream: Socket, peer: SocketAddr, entrance: Entrance, lane: Rc<Lane>) {
     let state = ConnectionState::new(peer, entrance, &lane.clock);
     lane.connections.add(&state);
     lane.counters.connection_opened();

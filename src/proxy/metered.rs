@@ -44,6 +44,10 @@ impl<S, T: Tally> Metered<S, T> {
         &self.tally
     }
 
+    pub fn get_ref(&self) -> &S {
+        &self.stream
+    }
+
     /// The socket. What was read from it early, and not from here, is lost.
     pub fn into_inner(self) -> S {
         self.stream

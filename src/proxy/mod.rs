@@ -56,6 +56,7 @@ mod rest;
 mod scratch;
 #[cfg(test)]
 mod sizes;
+mod socket;
 mod stack;
 mod tcp;
 mod terminate;

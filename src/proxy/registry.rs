@@ -80,6 +80,8 @@ pub struct ConnectionState {
     order: Cell<Order>,
     /// It was told, since its last request, that it may rest.
     may_rest: Cell<bool>,
+    /// A request of it was being served when the worker looked.
+    takes_long: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     /// Filled for a moment only: what it holds keeps this state alive.
     pub handover: Handover,
@@ -99,6 +101,7 @@ impl ConnectionState {
             taken: Cell::new(0),
             order: Cell::new(Order::Serve),
             may_rest: Cell::new(false),
+            takes_long: Cell::new(false),
             waker: RefCell::new(None),
             handover: Handover::default(),
         })
@@ -187,12 +190,22 @@ impl ConnectionState {
         self.may_rest.get() && self.is_quiet()
     }
 
+    /// Whether a request was being served for a while: a client that goes away meanwhile is to be heard of.
+    pub fn takes_long(&self) -> bool {
+        self.takes_long.get()
+    }
+
     fn is_quiet(&self) -> bool {
         self.stage.get() == Stage::Idle && self.blocked.get().is_none() && self.order.get() == Order::Serve
     }
 
-    /// Tells a connection whose requests ended a while ago that it may rest: once, whatever comes of it.
+    /// Tells a connection whose requests ended a while ago that it may rest, and one whose request takes a while that it
+    /// does: once, whatever comes of it.
     fn hint(&self, clock: &Clock) {
+        if self.stage.get() == Stage::Busy && !self.takes_long.get() {
+            self.takes_long.set(true);
+            self.wake();
+        }
         let is_due = self.is_quiet() && self.protocol.get() == Protocol::Http1 && !self.may_rest.get();
         if is_due && clock.passed(self.since.get(), PAUSE) {
             self.may_rest.set(true);

@@ -15,6 +15,7 @@ use crate::traffic::ErrorKind;
 
 use super::lane::Lane;
 use super::registry::{ConnectionState, Entrance, Stage};
+use super::socket::Socket;
 use super::tunnel::Transport;
 
 pin_project! {
@@ -22,20 +23,21 @@ pin_project! {
     #[project = StreamProjection]
     #[derive(Debug)]
     pub enum Stream {
-        Plain { #[pin] stream: TcpStream },
+        Plain { #[pin] stream: Socket },
         // Boxed: a connection without TLS need not be as large as one with it.
         Tls { stream: Box<TlsStream<TcpStream>> },
     }
 }
 
 /// Shakes hands with the client where its listener speaks TLS. None: the connection has ended.
-pub async fn terminate(stream: TcpStream, state: &ConnectionState, lane: &Lane) -> Option<Stream> {
+pub async fn terminate(stream: Socket, state: &ConnectionState, lane: &Lane) -> Option<Stream> {
     let Some(identity) = lane.tls.identity.as_ref().filter(|_| state.entrance == Entrance::Clients) else {
         return Some(Stream::Plain { stream });
     };
     let peer = state.peer;
     // Boxed: most connections have none, and all have room for it otherwise.
     let handshake = Box::pin(async {
+        let stream = stream.into_watched()?;
         // Nothing is set up for a connection that says nothing, as those of probes and of port scanners.
         let first = first_byte(&stream).await?;
         state.shakes_hands(first.is_some());
@@ -89,6 +91,16 @@ const HANDSHAKE: u8 = 22;
 
 /// Bytes of an answer that a session may keep while its client does not read: two records.
 const UNSENT: usize = 32 << 10;
+
+impl Stream {
+    /// Whether the runtime says when something comes.
+    pub fn is_watched(&self) -> bool {
+        match self {
+            Self::Plain { stream } => stream.is_watched(),
+            Self::Tls { .. } => true,
+        }
+    }
+}
 
 impl Transport for Stream {
     fn reset_on_close(&self) {

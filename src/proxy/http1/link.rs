@@ -135,6 +135,10 @@ impl Link {
         if !inner.content.is_over() || inner.ended || !inner.content.rest.is_empty() {
             return None;
         }
+        // Most answers come sooner than it pays to have a client watched that has asked for nothing else.
+        if !inner.io.get_ref().is_watched() && !self.state.takes_long() {
+            return None;
+        }
         match inner.poll_read(cx) {
             Poll::Ready(Err(error)) => Some(error),
             Poll::Ready(Ok(())) | Poll::Pending => None,
