@@ -7,7 +7,8 @@ use bytes::Bytes;
 use divan::Bencher;
 use http::Request;
 use readygate::gate::{Beats, Gate, Verdict};
-use readygate::proxy::bench::{House, reads, takes};
+use readygate::metrics::{ListenerFigures, Metrics, Sets};
+use readygate::proxy::bench::{House, lend, reads, takes};
 use readygate::traffic::{From, Traffic};
 
 static HEAD: Bytes = Bytes::from_static(
@@ -71,5 +72,35 @@ fn counting(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| {
         counters.request_began(black_box(1));
         counters.request_ended(black_box(200), black_box(Duration::from_micros(700)), From::App);
+    });
+}
+
+/// Takes the connection from the pool and puts it back, as each request does.
+#[divan::bench]
+fn pool(bencher: Bencher<'_, '_>) {
+    lend(|cycle| bencher.bench_local(cycle)).expect("the connection is still there");
+}
+
+/// The text of `/metrics`, with one listener and no checks.
+#[divan::bench]
+fn metrics_page(bencher: Bencher<'_, '_>) {
+    let metrics = Metrics::new(Sets { version: "1", revision: "1", phases: &["ready"], transitions: &[] });
+    let bounds: Vec<f64> = (1..=20).map(|bound| f64::from(bound) / 100.0).collect();
+    let figures = ListenerFigures {
+        codes: [0, 100_000, 10, 100, 1],
+        errors: &[("not_ready", 2), ("internal", 0)],
+        in_flight: 5,
+        held: 0,
+        connections: 64,
+        connections_total: 1000,
+        received_bytes: 1 << 30,
+        sent_bytes: 1 << 40,
+        duration_bounds: &bounds,
+        durations: &[5000; 21],
+        duration_sum: Duration::from_secs(500),
+    };
+    bencher.bench_local(|| {
+        metrics.listener("http", &figures);
+        metrics.render()
     });
 }

@@ -1,6 +1,7 @@
 //! A door to single parts of the data plane, for `benches/micro.rs` and tests alone.
 
 use std::future::{Ready, ready};
+use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{Request, Response, StatusCode};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tower::Service;
 
@@ -19,7 +21,9 @@ use crate::gate::{Beats, Gate};
 use crate::traffic::Traffic;
 
 use super::body::{Body, RequestBody};
+use super::dial::Stream;
 use super::error::ProxyError;
+use super::exchange::Connection;
 use super::head;
 use super::lane::{Clock, Lane, Settings, Shared};
 use super::layers::headers::Headers;
@@ -87,7 +91,7 @@ impl House {
 
     /// The body of a client's request, all of which came with its head.
     #[cfg(test)]
-    pub(super) fn upload(&self, client: tokio::net::TcpStream, body: &'static [u8]) -> RequestBody {
+    pub(super) fn upload(&self, client: TcpStream, body: &'static [u8]) -> RequestBody {
         let client =
             super::terminate::Stream::Plain { stream: super::socket::Socket::Watched { stream: client } };
         let body = super::http1::body_of(client, Bytes::from_static(body), &self.connection, &self.lane);
@@ -110,6 +114,31 @@ impl House {
             fault,
         })
     }
+}
+
+/// Lends the lane's one connection to an app, and has it back, as often as `run` asks for it.
+///
+/// # Errors
+///
+/// There is no runtime or no socket to be had.
+pub fn lend(run: impl FnOnce(&dyn Fn())) -> io::Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
+    runtime.block_on(async {
+        let app = TcpListener::bind("127.0.0.1:0").await?;
+        let stream = TcpStream::connect(app.local_addr()?).await?;
+        let lane = House::default().lane;
+        let pool = &lane.upstream.pool;
+        pool.put(Rc::new(Connection::new(Stream::Tcp { stream })), &lane);
+        // The task that listens to those at rest runs.
+        tokio::task::yield_now().await;
+        run(&|| {
+            if let Some(lease) = pool.take(&lane) {
+                pool.put(lease.into_connection(), &lane);
+            }
+        });
+        if pool.take(&lane).is_some() { Ok(()) } else { Err(io::ErrorKind::NotConnected.into()) }
+    })
 }
 
 /// Whether a parsed head is taken.

@@ -58,7 +58,8 @@ impl Pool {
         idle.drain(..old);
     }
 
-    fn put(&self, connection: Rc<Connection>, lane: &Rc<Lane>) {
+    /// Takes a connection whose exchange ended.
+    pub fn put(&self, connection: Rc<Connection>, lane: &Rc<Lane>) {
         connection.rest();
         if !self.listens.replace(true) {
             listen(lane);
@@ -119,6 +120,11 @@ impl Lease {
 
     fn new(connection: Rc<Connection>, lane: &Rc<Lane>) -> Self {
         Self { connection, lane: Rc::clone(lane), uploader: None }
+    }
+
+    #[cfg(any(test, feature = "bench"))]
+    pub fn into_connection(self) -> Rc<Connection> {
+        self.connection
     }
 
     /// As of [`Connection::expect_continue`].
