@@ -12,6 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::exchange;
 use super::layers::observe::Flight;
 use super::lease::Lease;
+use super::message::Lines;
 use super::octets::is_name;
 use super::registry::{ConnectionState, PIECE};
 use super::resend::Kept;
@@ -89,6 +90,7 @@ pub struct Body {
     permit: Option<OwnedSemaphorePermit>,
     flight: Option<Flight>,
     source: Source,
+    lines: Lines,
 }
 
 #[derive(Debug)]
@@ -102,16 +104,23 @@ enum Source {
 }
 
 impl Body {
+    fn of(source: Source) -> Self {
+        Self { lease: None, permit: None, flight: None, source, lines: Lines::default() }
+    }
+
     /// An answer of our own.
     pub fn full(bytes: Bytes) -> Self {
         let bytes = (!bytes.is_empty()).then_some(bytes);
-        Self { lease: None, permit: None, flight: None, source: Source::Full(bytes) }
+        Self::of(Source::Full(bytes))
     }
 
     /// The app's answer, whose body comes by the lease unless it is here; the lease goes back when the body ended.
     pub fn app(body: Option<Incoming>, lease: Lease) -> Self {
-        let source = body.map_or(Source::Exclusive, Source::Shared);
-        let mut body = Self { lease: Some(lease), permit: None, flight: None, source };
+        let mut body = Self::of(body.map_or(Source::Exclusive, Source::Shared));
+        if let Lease::Exclusive(lease) = &lease {
+            body.lines = lease.take_lines();
+        }
+        body.lease = Some(lease);
         if body.is_end_stream() {
             body.end_lease();
         }
@@ -125,7 +134,12 @@ impl Body {
 
     /// The app granted an upgrade: dropped with the head on its way, it hands over the rest.
     pub fn switch(switch: Switch) -> Self {
-        Self { lease: None, permit: None, flight: None, source: Source::Switch(Some(Box::new(switch))) }
+        Self::of(Source::Switch(Some(Box::new(switch))))
+    }
+
+    /// The fields of its head that pass through: they are not in its map.
+    pub fn take_lines(&mut self) -> Lines {
+        std::mem::take(&mut self.lines)
     }
 
     pub fn carry_permit(&mut self, permit: OwnedSemaphorePermit) {

@@ -23,6 +23,7 @@ use super::error::ProxyError;
 use super::exchange::{Broken, Connection, Trouble, Uploader};
 use super::lane::{Clock, Lane};
 use super::lease::{Failure, Fate};
+use super::message::Lines;
 
 /// The connections at rest.
 #[derive(Default)]
@@ -146,6 +147,11 @@ impl Lease {
             }
             Err(trouble) => Err(trouble.into()),
         }
+    }
+
+    /// As of [`Connection::take_lines`].
+    pub fn take_lines(&self) -> Lines {
+        self.connection.take_lines()
     }
 
     /// As of [`Connection::poll_frame`].

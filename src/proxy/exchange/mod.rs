@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 
 use super::body::RequestBody;
 use super::dial::Stream;
+use super::message::Lines;
 
 pub use self::reading::Broken;
 
@@ -158,6 +159,11 @@ impl Connection {
                 reader.wake();
             }
         })))
+    }
+
+    /// The fields of the answer's head that are not in its map: they pass through.
+    pub fn take_lines(&self) -> Lines {
+        self.reading.borrow_mut().take_lines()
     }
 
     /// The next piece of the answer's body, of at most so many bytes if it must be read.

@@ -10,6 +10,7 @@ use http_body::{Frame, SizeHint};
 
 use super::super::dial::Stream;
 use super::super::fault::Fault;
+use super::super::message::Lines;
 use super::super::message::content::{self, Content};
 use super::super::scratch;
 use super::reply::{self, Reply};
@@ -23,6 +24,8 @@ pub struct Reading {
     begun: bool,
     /// A head of which more must come.
     partial: Vec<u8>,
+    /// Of the last head: fields that pass through.
+    lines: Lines,
     /// The app sent `100 Continue`.
     continued: bool,
     content: Content,
@@ -108,7 +111,8 @@ impl Reading {
     /// Reads heads to that of the answer, if it is among these bytes, and keeps what is left.
     fn heads(&mut self, mut bytes: &[u8]) -> Result<Option<Response<()>>, Broken> {
         while !bytes.is_empty() {
-            let Some(Reply { response, length, body, goes_on }) = reply::parse(bytes, self.to_head)? else {
+            let Some(Reply { response, lines, length, body, goes_on }) = reply::parse(bytes, self.to_head)?
+            else {
                 if bytes.len() > LONGEST_HEAD {
                     return Err(Broken::LongHead);
                 }
@@ -123,10 +127,16 @@ impl Reading {
             }
             self.content.rest = Bytes::copy_from_slice(bytes);
             self.content.begin(body);
+            self.lines = lines;
             self.goes_on = goes_on;
             return Ok(Some(response));
         }
         Ok(None)
+    }
+
+    /// The fields of its head that pass through.
+    pub fn take_lines(&mut self) -> Lines {
+        std::mem::take(&mut self.lines)
     }
 
     /// Whether the app asked for the request's body since this was last asked.

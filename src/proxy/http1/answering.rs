@@ -78,7 +78,7 @@ pub enum Broken {
 impl Answering {
     /// Writes the head; says whether another request may follow. `last`: none may.
     pub fn begin(response: Response<Body>, terms: Terms, last: bool, out: &mut Outgoing) -> (Self, bool) {
-        let (parts, body) = response.into_parts();
+        let (parts, mut body) = response.into_parts();
         let (status, headers) = (parts.status, &parts.headers);
         let switches = status == StatusCode::SWITCHING_PROTOCOLS;
         let (said, known) = (headers.get(header::CONTENT_LENGTH), body.size_hint().exact());
@@ -99,6 +99,7 @@ impl Answering {
         head.reserve(ROOM);
         write_status(status, terms.old, head);
         write_fields(headers, head);
+        head.extend_from_slice(body.take_lines().as_bytes());
         match (end, known) {
             (End::Left(length), _) if said.is_none() => write_length(length, head),
             // What GET would get, if that is known.

@@ -98,6 +98,10 @@ impl<F: Future<Output = Result<Response<Body>, ProxyError>>> Future for Headed<F
         let mut outcome = ready!(this.inner.poll(cx));
         if let Ok(response) = &mut outcome {
             let status = response.status();
+            if !*this.http1 {
+                let lines = response.body_mut().take_lines();
+                lines.read_into(response.headers_mut());
+            }
             let headers = response.headers_mut();
             let named = match status {
                 StatusCode::SWITCHING_PROTOCOLS => headers.get(header::UPGRADE).cloned(),

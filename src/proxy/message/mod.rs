@@ -3,6 +3,7 @@
 pub mod chunked;
 pub mod content;
 pub mod grammar;
+mod lines;
 mod list;
 mod name;
 pub mod outgoing;
@@ -10,6 +11,7 @@ pub mod request;
 
 pub use self::chunked::Chunked;
 pub use self::content::Framing;
+pub use self::lines::Lines;
 pub use self::list::names;
 pub use self::name::name;
 pub use self::outgoing::Outgoing;

@@ -1,0 +1,73 @@
+//! Fields that pass through as they came: nobody here needs to know what they say.
+//!
+//! To read a field into a map and write it anew costs more than all else that is done for it; most answers have six
+//! such fields and two that matter here.
+
+use http::header::{HeaderMap, HeaderValue};
+
+use super::grammar::{Field, field};
+
+/// Whole lines, by the letter of RFC 9112, 5, with their ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lines(Vec<u8>);
+
+impl Lines {
+    /// Adds lines that [`field`] took.
+    pub fn push(&mut self, lines: &[u8]) {
+        if self.0.capacity() == 0 {
+            self.0.reserve(lines.len().max(ROOM));
+        }
+        self.0.extend_from_slice(lines);
+    }
+
+    /// As HTTP/1 has them.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Adds them to a map, for HTTP/2.
+    pub fn read_into(&self, headers: &mut HeaderMap) {
+        let mut rest = &self.0[..];
+        while let Ok(Some((Field::Field { name, value }, taken))) = field(rest) {
+            rest = &rest[taken..];
+            // What the grammar takes, the crate does too: see the test.
+            if let (Ok(name), Ok(value)) = (super::name(name), HeaderValue::from_bytes(value)) {
+                headers.append(name, value);
+            }
+        }
+    }
+}
+
+/// Room for those of most heads.
+const ROOM: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn every_line_is_a_field_of_the_map(
+            fields in prop::collection::vec(("[A-Za-z0-9!#$%&'*+.^_`|~-]{1,30}", prop::collection::vec(any::<u8>(), 0..40)), 0..8),
+        ) {
+            let (mut lines, mut expected) = (Lines::default(), Vec::new());
+            for (name, value) in &fields {
+                let line = [name.as_bytes(), b": ", value, b"\r\n"].concat();
+                let Ok(Some((Field::Field { value, .. }, taken))) = field(&line) else { continue };
+                prop_assert_eq!(taken, line.len());
+                expected.push((name.to_lowercase(), value.to_vec()));
+                lines.push(&line);
+            }
+            let mut headers = HeaderMap::new();
+            lines.read_into(&mut headers);
+            let mut found: Vec<_> =
+                headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect();
+            // The map keeps fields of one name together.
+            found.sort();
+            expected.sort();
+            prop_assert_eq!(found, expected);
+        }
+    }
+}
