@@ -9,7 +9,7 @@ use http::{Method, Request, Uri, Version};
 
 use super::fault::Fault;
 use super::notable::Notable;
-use super::octets::{is_digits, is_name};
+use super::octets::{is_digits, is_host, is_name};
 
 /// Judges a request before anything else does. `notable`: of its fields.
 ///
@@ -89,18 +89,13 @@ fn is_authority(authority: &[u8]) -> bool {
         _ => {
             let end = authority.iter().position(|byte| *byte == b':').unwrap_or(authority.len());
             let (name, port) = authority.split_at(end);
-            if !name.iter().all(|byte| is_name_byte(*byte)) {
+            if !name.iter().all(|byte| is_host(*byte)) {
                 return false;
             }
             (name, port)
         }
     };
     !name.is_empty() && is_port(port)
-}
-
-/// RFC 3986, 3.2.2: `reg-name`, but for percent signs: whether `%61` is `a` is what parsers differ on.
-fn is_name_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=".contains(&byte)
 }
 
 /// Nothing, or a colon and a port.

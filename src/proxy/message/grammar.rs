@@ -2,7 +2,7 @@
 //! is no line here. Pure functions over what has come so far.
 
 use super::super::fault::Fault;
-use super::super::octets::{is_target, is_token, plain, run};
+use super::super::octets::{plain, target, token};
 
 /// A line, and how many bytes it took. `None`: more must come, and what has come may be the beginning of one.
 type Line<T> = Result<Option<(T, usize)>, Fault>;
@@ -56,17 +56,17 @@ pub fn request_line(bytes: &[u8]) -> Line<RequestLine<'_>> {
         // Of one more empty line, perhaps.
         return Ok(None);
     }
-    let method = run(bytes, is_token);
-    let target = method + 1;
+    let method = token(bytes);
+    let at = method + 1;
     match bytes.get(method) {
         _ if method > LONGEST_LINE => return Err(Fault::LongLine),
         None => return Ok(None),
         Some(b' ') if method > 0 => {}
         Some(byte) => return Err(line_end_or(*byte, Fault::RequestLine)),
     }
-    let length = run(&bytes[target..], is_target);
-    let version = target + length + 1;
-    match bytes.get(target + length) {
+    let length = target(&bytes[at..]);
+    let version = at + length + 1;
+    match bytes.get(at + length) {
         _ if method + length > LONGEST_LINE => return Err(Fault::LongLine),
         None => return Ok(None),
         Some(b' ') if length > 0 => {}
@@ -74,7 +74,7 @@ pub fn request_line(bytes: &[u8]) -> Line<RequestLine<'_>> {
         Some(byte) => return Err(line_end_or(*byte, Fault::TargetByte)),
     }
     let Some((old, taken)) = version_line(&bytes[version..])? else { return Ok(None) };
-    let line = RequestLine { method: &bytes[..method], target: &bytes[target..target + length], old };
+    let line = RequestLine { method: &bytes[..method], target: &bytes[at..at + length], old };
     Ok(Some((line, version + taken)))
 }
 
@@ -109,7 +109,7 @@ pub fn field(bytes: &[u8]) -> Line<Field<'_>> {
         [b' ' | b'\t', ..] => return Err(Fault::Fold),
         _ => {}
     }
-    let name = run(bytes, is_token);
+    let name = token(bytes);
     match bytes.get(name) {
         None => return Ok(None),
         Some(b':') if name > 0 => {}
