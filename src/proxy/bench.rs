@@ -27,6 +27,7 @@ use super::exchange::Connection;
 use super::head;
 use super::lane::{Clock, Lane, Settings, Shared};
 use super::layers::headers::Headers;
+use super::message::Lines;
 use super::message::request::{Bounds, Partial};
 use super::notable::Notable;
 use super::registry::{ConnectionState, Entrance};
@@ -105,6 +106,7 @@ impl House {
         let fault = head::check(&request, notable).err();
         Box::new(Entered {
             request: request.map(|()| RequestBody::Empty),
+            lines: Lines::default(),
             notable,
             lane: Rc::clone(&self.lane),
             connection: Rc::clone(&self.connection),

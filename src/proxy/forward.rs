@@ -51,7 +51,7 @@ impl Service<Inbound> for Forward {
 
 pub async fn forward(mut inbound: Inbound) -> Result<Response<Body>, ProxyError> {
     // The request stays in its box while it waits for a connection.
-    let Entered { request, notable, lane, connection, settings, upgrade, warmup, .. } = &mut *inbound;
+    let Entered { request, lines, notable, lane, connection, settings, upgrade, warmup, .. } = &mut *inbound;
     let upload = request.body().failure();
     address(request)?;
     let mut expects = notable.has(Notable::EXPECT) && request.headers().contains_key(header::EXPECT);
@@ -60,6 +60,7 @@ pub async fn forward(mut inbound: Inbound) -> Result<Response<Body>, ProxyError>
     let copy = match settings.listener.upstream.scheme {
         Scheme::Http | Scheme::Unix | Scheme::Tcp => None,
         Scheme::H2c | Scheme::Https => {
+            std::mem::take(lines).read_into(request.headers_mut());
             // hyper does not tell of a 100 of HTTP/2.
             request.headers_mut().remove(header::EXPECT);
             expects = false;
@@ -80,7 +81,7 @@ pub async fn forward(mut inbound: Inbound) -> Result<Response<Body>, ProxyError>
         }
         let sent = {
             // In one place: moved to where it is waited for, it would have room in each.
-            let sending = pin!(lease.send(request));
+            let sending = pin!(lease.send(request, lines));
             match &mut time {
                 None => sending.await,
                 Some(left) => Box::pin(within(left, sending)).await?,

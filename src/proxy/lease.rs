@@ -7,6 +7,7 @@ use hyper::body::Incoming;
 use super::body::RequestBody;
 use super::dial::Stream;
 use super::error::ProxyError;
+use super::message::Lines;
 use super::{multiplex, pool};
 
 /// The way. Dropping it before the exchange ended gives up the exchange.
@@ -39,7 +40,8 @@ pub enum Fate {
 }
 
 impl Lease {
-    /// Sends the request; waits for the head of the answer, whose body comes with it, or else by this lease.
+    /// Sends the request; waits for the head of the answer, whose body comes with it, or else by this lease. `lines`:
+    /// its fields that are not in its map. There are none for an app that may speak HTTP/2.
     ///
     /// # Errors
     ///
@@ -47,9 +49,12 @@ impl Lease {
     pub async fn send(
         &mut self,
         request: &mut Request<RequestBody>,
+        lines: &Lines,
     ) -> Result<Response<Option<Incoming>>, Failure> {
         match self {
-            Self::Exclusive(lease) => lease.send(request).await.map(|response| response.map(|()| None)),
+            Self::Exclusive(lease) => {
+                lease.send(request, lines).await.map(|response| response.map(|()| None))
+            }
             Self::Shared(lease) => lease.send(request).await.map(|response| response.map(Some)),
         }
     }

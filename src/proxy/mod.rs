@@ -37,6 +37,7 @@ mod error;
 mod exchange;
 mod fault;
 mod forward;
+mod forwarded;
 mod head;
 mod http1;
 mod http2;

@@ -118,7 +118,9 @@ mod tests {
 
     #[test]
     fn every_byte_is_found_wherever_it_is_and_whatever_stands_before_it() {
-        let looks: [(fn(&[u8]) -> usize, fn(u8) -> bool); 3] =
+        type Look = fn(&[u8]) -> usize;
+        type Such = fn(u8) -> bool;
+        let looks: [(Look, Such); 3] =
             [(token, |byte| !is_token(byte)), (target, |byte| !is_target(byte)), (plain, is_control)];
         for (look, such) in looks {
             let harmless: Vec<u8> = (0..=255).filter(|byte| !such(*byte)).collect();

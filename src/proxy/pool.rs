@@ -139,8 +139,12 @@ impl Lease {
     }
 
     /// As of [`super::lease::Lease::send`].
-    pub async fn send(&mut self, request: &mut Request<RequestBody>) -> Result<Response<()>, Failure> {
-        match self.connection.send(request).await {
+    pub async fn send(
+        &mut self,
+        request: &mut Request<RequestBody>,
+        lines: &Lines,
+    ) -> Result<Response<()>, Failure> {
+        match self.connection.send(request, lines).await {
             Ok((response, uploader)) => {
                 self.uploader = uploader;
                 Ok(response)

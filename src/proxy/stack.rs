@@ -21,6 +21,8 @@ use super::layers::observe::Observe;
 use super::layers::probe::Probe;
 use super::layers::rescue::Rescue;
 use super::layers::strict::Strict;
+use super::message::Lines;
+use super::message::request::Head;
 use super::notable::Notable;
 use super::registry::ConnectionState;
 use super::upload::{Incoming, Upload};
@@ -32,6 +34,8 @@ pub type Inbound = Box<Entered>;
 #[derive(Debug)]
 pub struct Entered {
     pub request: Request<RequestBody>,
+    /// Fields that pass through: of HTTP/1 those that are not in the request's map.
+    pub lines: Lines,
     /// Which of its fields need a look.
     pub notable: Notable,
     pub lane: Rc<Lane>,
@@ -81,11 +85,12 @@ impl Stack {
     /// Serves a request; one that has a fault already, or is found to have one, is refused on its way.
     pub fn serve(
         &self,
-        request: Request<()>,
+        head: Head,
         notable: Notable,
         body: Option<impl Into<Incoming>>,
         fault: Option<Fault>,
     ) -> Answered {
+        let Head { request, lines } = head;
         let fault = fault.or_else(|| head::check(&request, notable).err());
         let settings = self.lane.settings();
         let body = body.map_or(RequestBody::Empty, |body| {
@@ -100,6 +105,7 @@ impl Stack {
         });
         let inbound = Box::new(Entered {
             request: request.map(|()| body),
+            lines,
             notable,
             settings,
             lane: Rc::clone(&self.lane),
@@ -123,6 +129,7 @@ impl hyper::service::Service<Request<body::Incoming>> for Stack {
         let notable = Notable::of(request.headers());
         let (parts, body) = request.into_parts();
         let body = (!body.is_end_stream()).then_some(body);
-        self.serve(Request::from_parts(parts, ()), notable, body, None)
+        let head = Head { request: Request::from_parts(parts, ()), lines: Lines::default() };
+        self.serve(head, notable, body, None)
     }
 }

@@ -86,9 +86,13 @@ impl Connection {
     /// # Cancel safety
     ///
     /// May be dropped at any time; the connection is of no use then.
-    pub async fn send(self: &Rc<Self>, request: &mut Request<RequestBody>) -> Result<Answered, Trouble> {
+    pub async fn send(
+        self: &Rc<Self>,
+        request: &mut Request<RequestBody>,
+        lines: &Lines,
+    ) -> Result<Answered, Trouble> {
         self.reading.borrow_mut().begin(request.method() == Method::HEAD);
-        self.sending.borrow_mut().begin(request, self.expects.take());
+        self.sending.borrow_mut().begin(request, lines, self.expects.take());
         let mut stopped = None;
         let answered = poll_fn(|cx| self.poll_exchange(cx, &mut stopped)).await;
         if let Err(Trouble::Unsent(_)) = &answered {
@@ -267,7 +271,7 @@ mod tests {
         let request = Request::post("/up").header("content-length", "5").body(body);
         let mut request = request.expect("a request");
         let connection = Rc::new(Connection::new(Stream::Tcp { stream: app }));
-        let sent = connection.send(&mut request).await;
+        let sent = connection.send(&mut request, &Lines::default()).await;
         assert!(matches!(sent, Err(Trouble::Unsent(_))), "{sent:?}");
         assert_eq!(request.body().size_hint().exact(), Some(5));
         let body = request.into_body().collect().await.expect("all of it");

@@ -13,8 +13,8 @@ use tokio::time::Sleep;
 
 use super::super::body::RequestBody;
 use super::super::dial::Stream;
-use super::super::message::Outgoing;
 use super::super::message::outgoing::write_fields;
+use super::super::message::{Lines, Outgoing};
 
 /// What is not written yet. One for all requests of a connection.
 #[derive(Debug, Default)]
@@ -56,9 +56,9 @@ pub enum Stop {
 
 impl Sending {
     /// Takes the body, and a copy of the head. `expects`: the body waits for the app's word.
-    pub fn begin(&mut self, request: &mut Request<RequestBody>, expects: bool) {
+    pub fn begin(&mut self, request: &mut Request<RequestBody>, lines: &Lines, expects: bool) {
         self.out.clear();
-        write_head(request, self.out.head());
+        write_head(request, lines, self.out.head());
         self.body = std::mem::take(request.body_mut());
         self.ended = self.body.is_end_stream();
         self.begun = false;
@@ -193,12 +193,13 @@ impl Sending {
 }
 
 /// RFC 9112, 3 and 5.
-fn write_head(request: &Request<RequestBody>, head: &mut Vec<u8>) {
+fn write_head(request: &Request<RequestBody>, lines: &Lines, head: &mut Vec<u8>) {
     let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
     for part in [request.method().as_str(), " ", target, " HTTP/1.1\r\n"] {
         head.extend_from_slice(part.as_bytes());
     }
     write_fields(request.headers(), head);
+    head.extend_from_slice(lines.as_bytes());
     head.extend_from_slice(b"\r\n");
 }
 

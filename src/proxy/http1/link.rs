@@ -8,13 +8,12 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use http::Request;
 use http_body::{Frame, SizeHint};
 use tokio::io::AsyncWrite;
 
 use super::super::lane::Lane;
 use super::super::message::content::{self, Content};
-use super::super::message::request::{Bounds, Partial, Refusal};
+use super::super::message::request::{Bounds, Head, Partial, Refusal};
 use super::super::message::{Framing, Outgoing};
 use super::super::metered::{Metered, Tally};
 use super::super::registry::{ConnectionState, Order, Stage};
@@ -51,7 +50,7 @@ struct Inner {
 // Handed from one place to the next and kept nowhere: a box would cost more than the room.
 #[expect(clippy::large_enum_variant, reason = "nearly all are requests")]
 pub enum Asked {
-    Request(Request<()>),
+    Request(Head),
     /// Nothing, and has wanted nothing for a while.
     Rest,
     /// Nothing any more, or the worker wants nothing of it.
@@ -92,7 +91,7 @@ impl Link {
         let inner = &mut *self.inner.borrow_mut();
         loop {
             match inner.partial.next(&mut inner.content.rest, self.bounds) {
-                Ok(Some(request)) => return Poll::Ready(Asked::Request(request)),
+                Ok(Some(head)) => return Poll::Ready(Asked::Request(head)),
                 Ok(None) => {}
                 Err(refusal) => return Poll::Ready(Asked::Refused(refusal)),
             }

@@ -22,7 +22,7 @@ use super::body::Body;
 use super::error::ProxyError;
 use super::lane::Lane;
 use super::message::Outgoing;
-use super::message::request::{Refusal, framing};
+use super::message::request::{Head, Refusal, framing};
 use super::notable::Notable;
 use super::registry::{ConnectionState, Order};
 use super::rest::{self, LAST_WORDS};
@@ -47,7 +47,7 @@ pub async fn serve(
     let mut out = Outgoing::default();
     loop {
         match poll_fn(|cx| link.poll_request(cx)).await {
-            Asked::Request(request) => match exchange(&link, &stack, request, &state, &mut out).await {
+            Asked::Request(head) => match exchange(&link, &stack, head, &state, &mut out).await {
                 Next::Request => {}
                 Next::Tunnel => {
                     // Boxed: most connections never come here, and their future would be as large.
@@ -100,10 +100,11 @@ enum Next {
 async fn exchange(
     link: &Rc<Link>,
     stack: &Stack,
-    request: Request<()>,
+    head: Head,
     state: &Rc<ConnectionState>,
     out: &mut Outgoing,
 ) -> Next {
+    let Head { request, lines } = head;
     let notable = Notable::of(request.headers());
     let terms = Terms::of(&request, notable);
     let (body, misframed) = match framing(&request, notable) {
@@ -115,7 +116,7 @@ async fn exchange(
         Err(fault) => (None, Some(fault)),
     };
     let answered = {
-        let mut serving = pin!(stack.serve(request, notable, body, misframed));
+        let mut serving = pin!(stack.serve(Head { request, lines }, notable, body, misframed));
         poll_fn(|cx| poll_unless_gone(cx, link, state, |cx| serving.as_mut().poll(cx))).await
     };
     let response: Response<Body> = match answered {

@@ -13,10 +13,9 @@ use http_body::Body as _;
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use crate::config::Forwarded;
-
 use super::super::body::Body;
 use super::super::error::ProxyError;
+use super::super::forwarded::{self, Whose};
 use super::super::lane::Lane;
 use super::super::message::names;
 use super::super::notable::Notable;
@@ -71,8 +70,9 @@ impl<S: Service<Inbound, Response = Response<Body>, Error = ProxyError>> Service
         }
         let listener = &inbound.settings.listener;
         // Warm-up requests come without TLS, and look to the app like those of clients.
-        let proto = HeaderValue::from_static(if listener.tls.is_some() { "https" } else { "http" });
-        forwarded(headers, notable, listener.forwarded, &inbound.connection.peer_value, proto);
+        let proto = if listener.tls.is_some() { "https" } else { "http" };
+        let whose = Whose { peer: &inbound.connection.peer_value, proto };
+        forwarded::tell(headers, &mut inbound.lines, notable, listener.forwarded, whose);
         let lane = Rc::clone(&inbound.lane);
         let http1 = inbound.request.version() < Version::HTTP_2;
         Headed { inner: self.0.call(inbound), lane, http1 }
@@ -199,62 +199,6 @@ static HOP_BY_HOP: [HeaderName; 6] = [
 /// Fields that `Connection` cannot take away: they frame the message or name its target.
 static KEPT: [HeaderName; 3] = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::HOST];
 
-fn forwarded(
-    headers: &mut HeaderMap,
-    notable: Notable,
-    policy: Forwarded,
-    peer: &HeaderValue,
-    proto: HeaderValue,
-) {
-    match policy {
-        Forwarded::Off => {}
-        Forwarded::Replace => {
-            headers.insert(FORWARDED_FOR, peer.clone());
-            headers.insert(FORWARDED_PROTO, proto);
-            match headers.get(header::HOST).cloned() {
-                Some(host) => headers.insert(FORWARDED_HOST, host),
-                None => headers.remove(FORWARDED_HOST),
-            };
-        }
-        Forwarded::Append => {
-            if notable.has(Notable::FORWARDED_FOR) {
-                append_peer(headers, peer);
-            } else {
-                headers.insert(FORWARDED_FOR, peer.clone());
-            }
-            if !notable.has(Notable::FORWARDED_PROTO) {
-                headers.insert(FORWARDED_PROTO, proto);
-            }
-            if !notable.has(Notable::FORWARDED_HOST)
-                && let Some(host) = headers.get(header::HOST).cloned()
-            {
-                headers.insert(FORWARDED_HOST, host);
-            }
-        }
-    }
-}
-
-/// One line in the end, whatever came: the way as far as it is known, then our peer.
-fn append_peer(headers: &mut HeaderMap, peer: &HeaderValue) {
-    let mut line = Vec::new();
-    for value in headers.get_all(FORWARDED_FOR) {
-        line.extend_from_slice(value.as_bytes());
-        line.extend_from_slice(b", ");
-    }
-    let value = if line.is_empty() {
-        peer.clone()
-    } else {
-        line.extend_from_slice(peer.as_bytes());
-        // Parts that were valid are valid together.
-        HeaderValue::from_bytes(&line).unwrap_or_else(|_| peer.clone())
-    };
-    headers.insert(FORWARDED_FOR, value);
-}
-
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -269,14 +213,6 @@ mod tests {
 
     fn strip_all(headers: &mut HeaderMap) {
         strip(headers, Notable::of(headers));
-    }
-
-    fn tell(headers: &mut HeaderMap, policy: Forwarded, peer: &HeaderValue, proto: HeaderValue) {
-        forwarded(headers, Notable::of(headers), policy, peer, proto);
-    }
-
-    fn http() -> HeaderValue {
-        HeaderValue::from_static("http")
     }
 
     #[test]
@@ -303,32 +239,5 @@ mod tests {
             map(&[("connection", "content-length, host"), ("content-length", "3"), ("host", "a")]);
         strip_all(&mut headers);
         assert_eq!(headers, map(&[("content-length", "3"), ("host", "a")]));
-    }
-
-    #[test]
-    fn append_tells_the_whole_way_in_one_line() {
-        let peer = HeaderValue::from_static("10.0.0.9");
-        let mut headers =
-            map(&[("host", "a"), ("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "2.2.2.2")]);
-        tell(&mut headers, Forwarded::Append, &peer, http());
-        let expected = map(&[
-            ("host", "a"),
-            ("x-forwarded-for", "1.1.1.1, 2.2.2.2, 10.0.0.9"),
-            ("x-forwarded-proto", "http"),
-            ("x-forwarded-host", "a"),
-        ]);
-        assert_eq!(headers, expected);
-    }
-
-    #[test]
-    fn replace_believes_nobody_and_off_touches_nothing() {
-        let peer = HeaderValue::from_static("10.0.0.9");
-        let lies = map(&[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-host", "evil")]);
-        let mut headers = lies.clone();
-        tell(&mut headers, Forwarded::Replace, &peer, HeaderValue::from_static("https"));
-        assert_eq!(headers, map(&[("x-forwarded-for", "10.0.0.9"), ("x-forwarded-proto", "https")]));
-        let mut headers = lies.clone();
-        tell(&mut headers, Forwarded::Off, &peer, http());
-        assert_eq!(headers, lies);
     }
 }

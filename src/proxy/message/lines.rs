@@ -6,6 +6,7 @@
 use http::header::{HeaderMap, HeaderValue};
 
 use super::grammar::{Field, field};
+use super::outgoing::write_field;
 
 /// Whole lines, by the letter of RFC 9112, 5, with their ends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,10 +15,23 @@ pub struct Lines(Vec<u8>);
 impl Lines {
     /// Adds lines that [`field`] took.
     pub fn push(&mut self, lines: &[u8]) {
-        if self.0.capacity() == 0 {
-            self.0.reserve(lines.len().max(ROOM));
+        if lines.is_empty() {
+            return;
         }
+        self.make_room(lines.len());
         self.0.extend_from_slice(lines);
+    }
+
+    /// Adds a field.
+    pub fn add(&mut self, name: &str, value: &[u8]) {
+        self.make_room(0);
+        write_field(name, value, &mut self.0);
+    }
+
+    fn make_room(&mut self, bytes: usize) {
+        if self.0.capacity() == 0 {
+            self.0.reserve(bytes.max(ROOM));
+        }
     }
 
     /// As HTTP/1 has them.

@@ -4,11 +4,13 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Uri, Version};
 
+use crate::traffic::WARMUP_HEADER;
+
 use super::super::fault::Fault;
 use super::super::notable::Notable;
 use super::super::octets::is_digits;
 use super::grammar::{self, Field, RequestLine};
-use super::{Chunked, Framing};
+use super::{Chunked, Framing, Lines};
 
 /// What a head may not exceed.
 #[derive(Clone, Copy, Debug)]
@@ -31,34 +33,37 @@ impl From<Fault> for Refusal {
     }
 }
 
+/// A head.
+#[derive(Debug)]
+pub struct Head {
+    /// With the fields that matter here.
+    pub request: Request<()>,
+    /// All others.
+    pub lines: Lines,
+}
+
 /// Takes a head off the bytes that came, where it is whole. `None`: more must come.
 ///
 /// # Errors
 ///
 /// These bytes are not the beginning of a head, or of too large a one.
-fn parse(bytes: &mut Bytes, bounds: Bounds) -> Result<Option<Request<()>>, Refusal> {
+fn parse(bytes: &mut Bytes, bounds: Bounds) -> Result<Option<Head>, Refusal> {
     let _ = bytes.split_to(grammar::empty_lines(bytes)?);
-    let Some((line, mut at)) = grammar::request_line(bytes)? else {
+    let Some((line, at)) = grammar::request_line(bytes)? else {
         return within(bytes, bounds).map(|()| None);
     };
     let RequestLine { method, target, old } = line;
     let method = Method::from_bytes(method).map_err(|_| Fault::RequestLine)?;
     let target = bytes.slice_ref(target);
-    let mut headers = HeaderMap::with_capacity(FIELDS);
-    loop {
-        let Some((field, taken)) = grammar::field(&bytes[at..])? else {
-            return within(bytes, bounds).map(|()| None);
-        };
-        at += taken;
-        let Field::Field { name, value } = field else { break };
-        if headers.len() == bounds.fields {
-            return Err(Refusal::TooLarge);
-        }
-        let name = super::name(name)?;
-        let value = HeaderValue::from_maybe_shared(bytes.slice_ref(value)).map_err(|_| Fault::Value)?;
-        headers.try_append(name, value).map_err(|_| Refusal::TooLarge)?;
-    }
-    if at > bounds.bytes {
+    let fields = match fields(bytes, at, bounds, matters)? {
+        // One that names others would have to find them.
+        Some(fields) if names_others(&fields.headers) => self::fields(bytes, at, bounds, |_| true)?,
+        fields => fields,
+    };
+    let Some(Fields { headers, lines, end }) = fields else {
+        return within(bytes, bounds).map(|()| None);
+    };
+    if end > bounds.bytes {
         return Err(Refusal::TooLarge);
     }
     let mut request = Request::new(());
@@ -66,8 +71,74 @@ fn parse(bytes: &mut Bytes, bounds: Bounds) -> Result<Option<Request<()>>, Refus
     *request.method_mut() = method;
     *request.version_mut() = if old { Version::HTTP_10 } else { Version::HTTP_11 };
     *request.headers_mut() = headers;
-    let _ = bytes.split_to(at);
-    Ok(Some(request))
+    let _ = bytes.split_to(end);
+    Ok(Some(Head { request, lines }))
+}
+
+struct Fields {
+    headers: HeaderMap,
+    lines: Lines,
+    /// Where the head ends.
+    end: usize,
+}
+
+/// Reads the fields from `at` on: into a map those that matter, and the lines of the others. `None`: more must come.
+fn fields(
+    bytes: &Bytes,
+    mut at: usize,
+    bounds: Bounds,
+    matters: impl Fn(&[u8]) -> bool,
+) -> Result<Option<Fields>, Refusal> {
+    let (mut headers, mut lines) = (HeaderMap::with_capacity(FIELDS), Lines::default());
+    let (mut count, mut passing) = (0, at);
+    loop {
+        let Some((field, taken)) = grammar::field(&bytes[at..])? else { return Ok(None) };
+        let Field::Field { name, value } = field else { break };
+        if count == bounds.fields {
+            return Err(Refusal::TooLarge);
+        }
+        count += 1;
+        if matters(name) {
+            lines.push(&bytes[passing..at]);
+            passing = at + taken;
+            let name = super::name(name)?;
+            let value = HeaderValue::from_maybe_shared(bytes.slice_ref(value)).map_err(|_| Fault::Value)?;
+            headers.try_append(name, value).map_err(|_| Refusal::TooLarge)?;
+        } else if name.len() > LONGEST_NAME {
+            return Err(Fault::Name.into());
+        }
+        at += taken;
+    }
+    lines.push(&bytes[passing..at]);
+    Ok(Some(Fields { headers, lines, end: at + 2 }))
+}
+
+/// Whether a field says where the request goes, frames it, belongs to one connection, or tells whom it comes from.
+fn matters(name: &[u8]) -> bool {
+    let one_of = |names: &[&str]| names.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()));
+    // All names of a length, so that most fields are compared with none.
+    match name.len() {
+        2 => one_of(&["te"]),
+        4 => one_of(&["host"]),
+        6 => one_of(&["expect"]),
+        7 => one_of(&["trailer", "upgrade"]),
+        10 => one_of(&["connection", "keep-alive"]),
+        14 => one_of(&["content-length", "http2-settings"]),
+        15 => one_of(&["x-forwarded-for"]),
+        16 => one_of(&["proxy-connection", "x-forwarded-host"]),
+        17 => one_of(&["transfer-encoding", "x-forwarded-proto"]),
+        18 => one_of(&[WARMUP_HEADER]),
+        _ => false,
+    }
+}
+
+fn names_others(headers: &HeaderMap) -> bool {
+    let is_usual = |value: &HeaderValue| {
+        [&b"close"[..], b"keep-alive", b"upgrade"]
+            .iter()
+            .any(|usual| value.as_bytes().eq_ignore_ascii_case(usual))
+    };
+    !headers.get_all(header::CONNECTION).iter().all(is_usual)
 }
 
 fn within(bytes: &[u8], bounds: Bounds) -> Result<(), Refusal> {
@@ -95,11 +166,11 @@ impl Partial {
     /// # Errors
     ///
     /// As [`parse`].
-    pub fn next(&mut self, bytes: &mut Bytes, bounds: Bounds) -> Result<Option<Request<()>>, Refusal> {
+    pub fn next(&mut self, bytes: &mut Bytes, bounds: Bounds) -> Result<Option<Head>, Refusal> {
         if self.bytes.is_empty() {
             // Most come whole.
-            if let Some(request) = parse(bytes, bounds)? {
-                return Ok(Some(request));
+            if let Some(head) = parse(bytes, bounds)? {
+                return Ok(Some(head));
             }
         }
         self.bytes.extend_from_slice(&std::mem::take(bytes));
@@ -162,8 +233,11 @@ pub fn framing(request: &Request<()>, notable: Notable) -> Result<Option<Framing
     }
 }
 
-/// Room for those of most clients, and what is added on the way: to grow is to hash all of them once more.
-const FIELDS: usize = 12;
+/// Room for those that matter of most clients.
+const FIELDS: usize = 6;
+
+/// Bytes that the crate `http` takes for a name.
+const LONGEST_NAME: usize = 32 << 10;
 
 #[cfg(test)]
 #[path = "request_tests.rs"]

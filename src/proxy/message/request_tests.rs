@@ -47,7 +47,7 @@ fn in_pieces(bytes: &[u8], lengths: &[usize]) -> (Vec<Seen>, usize) {
                 break;
             }
             let request = match partial.next(&mut content.rest, BOUNDS) {
-                Ok(Some(request)) => request,
+                Ok(Some(head)) => head.request,
                 Ok(None) => break,
                 Err(refusal) => {
                     seen.push(Err(refusal));
@@ -358,7 +358,9 @@ proptest! {
             bytes[at] = byte;
         }
         let mut rest = Bytes::copy_from_slice(&bytes);
-        let Ok(Some(ours)) = Partial::default().next(&mut rest, BOUNDS) else { return Ok(()) };
+        let Ok(Some(head)) = Partial::default().next(&mut rest, BOUNDS) else { return Ok(()) };
+        let Head { request: mut ours, lines } = head;
+        lines.read_into(ours.headers_mut());
         let mut fields = [httparse::EMPTY_HEADER; 100];
         let mut theirs = httparse::Request::new(&mut fields);
         let length = theirs.parse(&bytes).expect("a request to both").unwrap();
