@@ -8,7 +8,7 @@ use super::super::answer;
 use super::super::fault::Fault;
 use super::super::message::grammar::{self, Field};
 use super::super::message::{self, Chunked, Framing, Lines};
-use super::super::octets::plain;
+use super::super::octets::{is_digits, plain};
 use super::reading::Broken;
 
 /// A head, and what it says of what follows.
@@ -31,18 +31,21 @@ pub struct Reply {
 ///
 /// It is none, or nobody could say for certain where the answer ends.
 pub fn parse(bytes: &[u8], to_head: bool) -> Result<Option<Reply>, Broken> {
-    let head = match by_the_letter(bytes) {
+    let head = match by_the_letter(bytes, to_head) {
         Some(head) => head,
         None => match generously(bytes)? {
             Some(head) => head,
             None => return Ok(None),
         },
     };
-    let Head { mut response, lines, length } = head;
+    let Head { mut response, lines, length, content } = head;
     if !response.status().is_informational() {
         answer::check(&mut response).map_err(Broken::Fault)?;
     }
-    let body = body(&response, to_head)?;
+    let body = match content {
+        Some(content) => Framing::Length(content),
+        None => body(&response, to_head)?,
+    };
     let goes_on = !matches!(body, Framing::UntilEnd) && goes_on(&response);
     Ok(Some(Reply { response, lines, length, body, goes_on }))
 }
@@ -51,10 +54,12 @@ struct Head {
     response: Response<()>,
     lines: Lines,
     length: usize,
+    /// What it says of the length of its body, where that is the body's own to say: whoever writes it asks that.
+    content: Option<u64>,
 }
 
 /// Reads what most apps send. `None`: it has not come to its end, or takes a closer look.
-fn by_the_letter(bytes: &[u8]) -> Option<Head> {
+fn by_the_letter(bytes: &[u8], to_head: bool) -> Option<Head> {
     let (version, mut at) = match bytes {
         [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1', b' ', ..] => (Version::HTTP_11, 9),
         [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0', b' ', ..] => (Version::HTTP_10, 9),
@@ -75,7 +80,8 @@ fn by_the_letter(bytes: &[u8]) -> Option<Head> {
     }
     at += 2;
     let (mut headers, mut lines) = (HeaderMap::new(), Lines::default());
-    let (mut fields, mut passing) = (0, at);
+    let has_body = !to_head && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let (mut fields, mut passing, mut content) = (0, at, None);
     loop {
         let (field, taken) = grammar::field(&bytes[at..]).ok()??;
         let next = at + taken;
@@ -91,20 +97,29 @@ fn by_the_letter(bytes: &[u8]) -> Option<Head> {
             let is_usual = version == Version::HTTP_11
                 && name.eq_ignore_ascii_case(b"connection")
                 && value.eq_ignore_ascii_case(b"keep-alive");
-            if !is_usual {
+            let is_length = has_body && content.is_none() && name.eq_ignore_ascii_case(b"content-length");
+            let length = if is_length { plain_length(value) } else { None };
+            if length.is_some() {
+                content = length;
+            } else if !is_usual {
                 headers.append(message::name(name).ok()?, HeaderValue::from_bytes(value).ok()?);
             }
         }
         at = next;
     }
     lines.push(&bytes[passing..at]);
+    if content.is_some()
+        && [header::CONTENT_LENGTH, header::TRANSFER_ENCODING].iter().any(|name| headers.contains_key(name))
+    {
+        return None;
+    }
     // One that names others would have to find them.
     if headers.get_all(header::CONNECTION).iter().any(|value| !is_plain(value)) {
         return None;
     }
     let mut response = Response::new(());
     (*response.status_mut(), *response.version_mut(), *response.headers_mut()) = (status, version, headers);
-    Some(Head { response, lines, length: at + 2 })
+    Some(Head { response, lines, length: at + 2, content })
 }
 
 /// Whether a field frames the answer or belongs to one connection.
@@ -120,6 +135,12 @@ fn matters(name: &[u8]) -> bool {
         17 => one_of(&["transfer-encoding"]),
         _ => false,
     }
+}
+
+/// The length of a body, if it is written as [`answer::check`] would write it, and there is one.
+fn plain_length(value: &[u8]) -> Option<u64> {
+    let is_plain = is_digits(value) && !value.starts_with(b"0");
+    is_plain.then(|| value.iter().fold(0, |length, digit| length * 10 + u64::from(digit - b'0')))
 }
 
 fn is_plain(connection: &HeaderValue) -> bool {
@@ -140,7 +161,7 @@ fn generously(bytes: &[u8]) -> Result<Option<Head>, Broken> {
     *response.status_mut() = status.ok_or(Broken::Head(httparse::Error::Status))?;
     *response.version_mut() = if reply.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
     *response.headers_mut() = fields_of(reply.headers, bytes, length)?;
-    Ok(Some(Head { response, lines: Lines::default(), length }))
+    Ok(Some(Head { response, lines: Lines::default(), length, content: None }))
 }
 
 /// All values share one copy of the head.
@@ -202,82 +223,5 @@ fn goes_on(response: &Response<()>) -> bool {
 const MOST_FIELDS: usize = 100;
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// Status, version, length, and all fields in order of their names.
-    type Read = (u16, Version, usize, Vec<(String, Vec<u8>)>);
-
-    fn read(head: &Head) -> Read {
-        let mut headers = head.response.headers().clone();
-        head.lines.read_into(&mut headers);
-        let mut fields: Vec<_> =
-            headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect();
-        fields.sort();
-        (head.response.status().as_u16(), head.response.version(), head.length, fields)
-    }
-
-    #[test]
-    fn fields_that_nobody_needs_pass_as_they_came() {
-        let bytes =
-            b"HTTP/1.1 200 OK\r\nServer:  a \r\nContent-Length: 3\r\nSet-Cookie: 1\r\nset-cookie: 2\r\n\
-            CONNECTION: Keep-Alive\r\nX: y\r\nTrailer: z\r\n\r\nabc";
-        let reply = parse(bytes, false).expect("an answer").expect("all of it");
-        let lines: &[u8] = b"Server:  a \r\nSet-Cookie: 1\r\nset-cookie: 2\r\nX: y\r\n";
-        assert_eq!(reply.lines.as_bytes(), lines);
-        let names: Vec<_> = reply.response.headers().keys().map(header::HeaderName::as_str).collect();
-        assert_eq!(names, ["content-length", "trailer"]);
-        assert_eq!(reply.length, bytes.len() - 3);
-        assert!(reply.goes_on);
-    }
-
-    #[test]
-    fn answer_that_takes_a_closer_look_gets_it() {
-        for head in [
-            "HTTP/1.1 200 OK\r\nConnection: close, x-a\r\nX-A: 1\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nConnection: x-a\r\nX-A: 1\r\n\r\n",
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\nX-A: 1\r\n\r\n",
-            "HTTP/1.1 200 OK\nX-A: 1\n\n",
-        ] {
-            let reply = parse(head.as_bytes(), false).expect("an answer").expect("all of it");
-            assert_eq!(reply.lines, Lines::default(), "{head}");
-            assert!(reply.response.headers().contains_key("x-a"), "{head}");
-        }
-    }
-
-    proptest! {
-        /// What is read by the letter says the same to a parser that others use.
-        #[test]
-        fn answer_is_the_same_to_httparse(
-            old in any::<bool>(),
-            status in 100_u16..1000,
-            reason in prop_oneof![Just(String::new()), " [ -~\t]{0,20}"],
-            fields in prop::collection::vec((
-                prop_oneof![
-                    "[A-Za-z0-9!#$%&'*+.^_`|~-]{1,20}",
-                    "[Cc]onnection|[Kk]eep-[Aa]live|Content-Length|TE|Trailer|Upgrade|Transfer-Encoding|Proxy-Connection",
-                ],
-                prop_oneof![": keep-alive|: close|: Keep-Alive, close|:5", ":[ \t]{0,2}[!-~\u{80}-\u{ff}\t ]{0,40}"],
-            ), 0..8),
-            mutations in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
-        ) {
-            let version = if old { "1.0" } else { "1.1" };
-            let fields: String = fields.iter().map(|(name, value)| format!("{name}{value}\r\n")).collect();
-            let mut bytes = format!("HTTP/{version} {status}{reason}\r\n{fields}\r\nbody").into_bytes();
-            for (at, byte) in mutations {
-                let at = at.index(bytes.len());
-                bytes[at] = byte;
-            }
-            let Some(ours) = by_the_letter(&bytes) else { return Ok(()) };
-            let theirs = generously(&bytes).expect("an answer to both").expect("all of it");
-            let (ours, mut theirs) = (read(&ours), read(&theirs));
-            let is_usual = |(name, value): &(String, Vec<u8>)| {
-                !old && name == "connection" && value.eq_ignore_ascii_case(b"keep-alive")
-            };
-            theirs.3.retain(|field| !is_usual(field));
-            prop_assert_eq!(ours, theirs);
-        }
-    }
-}
+#[path = "reply_tests.rs"]
+mod tests;

@@ -1,7 +1,7 @@
 //! An answer on its way to the client: its head, then its body as the client takes it. Nothing is read of the app that
 //! has nowhere to go.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -211,9 +211,34 @@ fn write_status(status: StatusCode, old: bool, head: &mut Vec<u8>) {
     head.extend_from_slice(b"\r\n");
 }
 
-fn write_length(length: u64, head: &mut Vec<u8>) {
-    let _ = write!(head, "content-length: {length}\r\n");
+/// By hand: the standard library's way takes several times as long, and most answers have one.
+fn write_length(mut length: u64, head: &mut Vec<u8>) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (length % 10) as u8;
+        length /= 10;
+        if length == 0 {
+            break;
+        }
+    }
+    write_field("content-length", &digits[at..], head);
 }
 
 /// Room for most heads: to grow into it is to copy it.
 const ROOM: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_written_as_everywhere() {
+        for length in [0, 9, 10, 1234, u64::MAX] {
+            let mut head = Vec::new();
+            write_length(length, &mut head);
+            assert_eq!(head, format!("content-length: {length}\r\n").as_bytes());
+        }
+    }
+}
