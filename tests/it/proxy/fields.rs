@@ -41,6 +41,35 @@ async fn hop_by_hop_fields_end_here_in_both_directions() {
     assert_eq!(head.field("set-cookie").as_deref(), Some("a=1 | b=2"));
 }
 
+/// Those that are not hop-by-hop, byte for byte.
+#[tokio::test]
+async fn fields_pass_as_they_came() {
+    let _turn = machine::shared();
+    let (sidecar, mut origin) = house(json!({})).await;
+    let mut client = client(&sidecar).await;
+    let passing = "X-One:1\r\nACCEPT:  */*\t\r\nX-one: 2\r\nX-Empty:\r\nX-Two: \u{e4}\r\n";
+    client
+        .say(&with(&format!("TE: gzip\r\n{passing}Keep-Alive: 5\r\nUser-Agent: a\r\nUpgrade: x\r\n")))
+        .await;
+    let mut app = origin.connection().await;
+    let head = app.until("\r\n\r\n").await;
+    assert!(head.contains(&format!("\r\n{passing}User-Agent: a\r\n")), "{head:?}");
+    for gone in ["te:", "keep-alive:", "upgrade:"] {
+        assert!(!head.to_lowercase().contains(gone), "{gone} {head:?}");
+    }
+    app.say(&format!(
+        "HTTP/1.1 200 OK\r\nKeep-Alive: 5\r\n{passing}Content-Length: 2\r\nServer: a\r\nUpgrade: x\r\n\r\nok"
+    ))
+    .await;
+    let head = client.until("\r\n\r\n").await;
+    assert!(head.contains(&format!("\r\n{passing}Server: a\r\n")), "{head:?}");
+    assert!(head.to_lowercase().contains("\r\ncontent-length: 2\r\n"), "{head:?}");
+    for gone in ["keep-alive:", "upgrade:"] {
+        assert!(!head.to_lowercase().contains(gone), "{gone} {head:?}");
+    }
+    assert_eq!(client.take(2).await, "ok");
+}
+
 #[tokio::test]
 async fn forwarded_fields_are_as_configured() {
     let _turn = machine::shared();
