@@ -1,7 +1,7 @@
 //! A client's socket that the runtime watches only once there is something to wait for.
 //!
-//! A connection that brings one request and ends with its answer finds bytes there whenever it reads, and room whenever
-//! it writes: to have epoll watch it, and stop watching, would be two of its nine system calls.
+//! A connection that brings one request and ends with its answer finds it there when it first reads, and room whenever it
+//! writes: to have epoll watch it, and stop watching, would be two of its nine system calls.
 
 use std::io::{self, Write as _};
 use std::mem::MaybeUninit;
@@ -23,7 +23,7 @@ pub enum Socket {
     /// None: to watch it failed.
     Unwatched {
         stream: Option<std::net::TcpStream>,
-        written: bool,
+        used: bool,
     },
     Watched {
         stream: TcpStream,
@@ -32,7 +32,7 @@ pub enum Socket {
 
 impl Socket {
     pub fn new(stream: std::net::TcpStream) -> Self {
-        Self::Unwatched { stream: Some(stream), written: false }
+        Self::Unwatched { stream: Some(stream), used: false }
     }
 
     pub fn is_watched(&self) -> bool {
@@ -52,27 +52,20 @@ impl Socket {
     }
 
     /// Does what can be done without waiting. None: the runtime must wait for it.
-    fn at_once<T>(&self, work: impl FnOnce(&std::net::TcpStream) -> io::Result<T>) -> Option<io::Result<T>> {
-        let Self::Unwatched { stream: Some(stream), .. } = self else { return None };
+    fn at_once<T>(
+        &mut self,
+        work: impl FnOnce(&std::net::TcpStream) -> io::Result<T>,
+    ) -> Option<io::Result<T>> {
+        let Self::Unwatched { stream: Some(stream), used } = self else { return None };
+        *used = true;
         let done = work(stream);
         (!matches!(&done, Err(error) if error.kind() == io::ErrorKind::WouldBlock)).then_some(done)
     }
 
-    fn write_at_once(
-        &mut self,
-        write: impl FnOnce(&std::net::TcpStream) -> io::Result<usize>,
-    ) -> Option<io::Result<usize>> {
-        let done = self.at_once(write);
-        if let Self::Unwatched { written, .. } = self {
-            *written = true;
-        }
-        done
-    }
-
     /// Has the runtime watch it from now on.
     fn watched(&mut self) -> io::Result<Pin<&mut TcpStream>> {
-        if let Self::Unwatched { stream, written } = self {
-            let unwatched = Self::Unwatched { stream: stream.take(), written: *written };
+        if let Self::Unwatched { stream, used } = self {
+            let unwatched = Self::Unwatched { stream: stream.take(), used: *used };
             *self = Self::Watched { stream: unwatched.into_watched()? };
         }
         match self {
@@ -85,8 +78,9 @@ impl Socket {
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        // What is read after an answer must not overtake the news, which epoll has, that the app closed a connection.
-        if matches!(this, Self::Unwatched { written: true, .. }) {
+        // Once: who sends more than that is waited for in the end. And what follows an answer must not overtake the news,
+        // which epoll has, that the app closed a connection.
+        if matches!(this, Self::Unwatched { used: true, .. }) {
             return this.watched()?.poll_read(cx, buf);
         }
         let read = this.at_once(|stream| {
@@ -106,7 +100,7 @@ impl AsyncRead for Socket {
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        match this.write_at_once(|mut stream| stream.write(buf)) {
+        match this.at_once(|mut stream| stream.write(buf)) {
             Some(written) => Poll::Ready(written),
             None => this.watched()?.poll_write(cx, buf),
         }
@@ -118,7 +112,7 @@ impl AsyncWrite for Socket {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        match this.write_at_once(|mut stream| stream.write_vectored(bufs)) {
+        match this.at_once(|mut stream| stream.write_vectored(bufs)) {
             Some(written) => Poll::Ready(written),
             None => this.watched()?.poll_write_vectored(cx, bufs),
         }
@@ -177,10 +171,10 @@ mod tests {
     #[tokio::test]
     async fn who_never_waits_is_never_watched() {
         let (mut near, mut far) = pair();
-        far.write_all(&[b'a'; FIRST_READ + 1]).expect("it takes it");
-        let mut came = vec![0; FIRST_READ + 1];
+        far.write_all(b"again").expect("it takes it");
+        let mut came = [0; 5];
         near.read_exact(&mut came).await.expect("all of it");
-        assert!(came.iter().all(|byte| *byte == b'a'));
+        assert_eq!(&came, b"again");
         near.write_all(b"hello").await.expect("there is room");
         near.shutdown().await.expect("a socket");
         assert!(!near.is_watched());
@@ -199,6 +193,16 @@ mod tests {
         assert!(Pin::new(&mut near).poll_read(&mut cx, &mut ReadBuf::new(&mut came)).is_pending());
         near.read_exact(&mut came).await.expect("all of it");
         assert_eq!(&came, b"again");
+    }
+
+    #[tokio::test]
+    async fn who_sends_much_is_waited_for() {
+        let (mut near, mut far) = pair();
+        far.write_all(&[b'a'; FIRST_READ + 1]).expect("it takes it");
+        let mut came = vec![0; FIRST_READ + 1];
+        near.read_exact(&mut came).await.expect("all of it");
+        assert!(came.iter().all(|byte| *byte == b'a'));
+        assert!(near.is_watched());
     }
 
     #[tokio::test]

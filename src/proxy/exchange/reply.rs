@@ -90,7 +90,7 @@ fn by_the_letter(bytes: &[u8], to_head: bool) -> Option<Head> {
         if fields > MOST_FIELDS {
             return None;
         }
-        if matters(name) {
+        if message::matters(name) {
             lines.push(&bytes[passing..at]);
             passing = next;
             // Says nothing that is not so anyway, and ends here.
@@ -114,7 +114,7 @@ fn by_the_letter(bytes: &[u8], to_head: bool) -> Option<Head> {
         return None;
     }
     // One that names others would have to find them.
-    if headers.get_all(header::CONNECTION).iter().any(|value| !is_plain(value)) {
+    if message::names_others(&headers) {
         return None;
     }
     let mut response = Response::new(());
@@ -122,30 +122,10 @@ fn by_the_letter(bytes: &[u8], to_head: bool) -> Option<Head> {
     Some(Head { response, lines, length: at + 2, content })
 }
 
-/// Whether a field frames the answer or belongs to one connection.
-fn matters(name: &[u8]) -> bool {
-    let one_of = |names: &[&str]| names.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()));
-    // All names of a length, so that most fields are compared with none.
-    match name.len() {
-        2 => one_of(&["te"]),
-        7 => one_of(&["trailer", "upgrade"]),
-        10 => one_of(&["connection", "keep-alive"]),
-        14 => one_of(&["content-length", "http2-settings"]),
-        16 => one_of(&["proxy-connection"]),
-        17 => one_of(&["transfer-encoding"]),
-        _ => false,
-    }
-}
-
 /// The length of a body, if it is written as [`answer::check`] would write it, and there is one.
 fn plain_length(value: &[u8]) -> Option<u64> {
     let is_plain = is_digits(value) && !value.starts_with(b"0");
     is_plain.then(|| value.iter().fold(0, |length, digit| length * 10 + u64::from(digit - b'0')))
-}
-
-fn is_plain(connection: &HeaderValue) -> bool {
-    let option = connection.as_bytes();
-    option.eq_ignore_ascii_case(b"close") || option.eq_ignore_ascii_case(b"keep-alive")
 }
 
 /// Reads what is an answer to most parsers.

@@ -11,7 +11,7 @@ pub mod request;
 
 pub use self::chunked::Chunked;
 pub use self::content::Framing;
-pub use self::lines::Lines;
+pub use self::lines::{Lines, matters, names_others};
 pub use self::list::names;
 pub use self::name::name;
 pub use self::outgoing::Outgoing;

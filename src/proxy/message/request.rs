@@ -4,13 +4,11 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Uri, Version};
 
-use crate::traffic::WARMUP_HEADER;
-
 use super::super::fault::Fault;
 use super::super::notable::Notable;
 use super::super::octets::is_digits;
 use super::grammar::{self, Field, RequestLine};
-use super::{Chunked, Framing, Lines};
+use super::{Chunked, Framing, Lines, matters, names_others};
 
 /// What a head may not exceed.
 #[derive(Clone, Copy, Debug)]
@@ -111,34 +109,6 @@ fn fields(
     }
     lines.push(&bytes[passing..at]);
     Ok(Some(Fields { headers, lines, end: at + 2 }))
-}
-
-/// Whether a field says where the request goes, frames it, belongs to one connection, or tells whom it comes from.
-fn matters(name: &[u8]) -> bool {
-    let one_of = |names: &[&str]| names.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()));
-    // All names of a length, so that most fields are compared with none.
-    match name.len() {
-        2 => one_of(&["te"]),
-        4 => one_of(&["host"]),
-        6 => one_of(&["expect"]),
-        7 => one_of(&["trailer", "upgrade"]),
-        10 => one_of(&["connection", "keep-alive"]),
-        14 => one_of(&["content-length", "http2-settings"]),
-        15 => one_of(&["x-forwarded-for"]),
-        16 => one_of(&["proxy-connection", "x-forwarded-host"]),
-        17 => one_of(&["transfer-encoding", "x-forwarded-proto"]),
-        18 => one_of(&[WARMUP_HEADER]),
-        _ => false,
-    }
-}
-
-fn names_others(headers: &HeaderMap) -> bool {
-    let is_usual = |value: &HeaderValue| {
-        [&b"close"[..], b"keep-alive", b"upgrade"]
-            .iter()
-            .any(|usual| value.as_bytes().eq_ignore_ascii_case(usual))
-    };
-    !headers.get_all(header::CONNECTION).iter().all(is_usual)
 }
 
 fn within(bytes: &[u8], bounds: Bounds) -> Result<(), Refusal> {
