@@ -74,15 +74,8 @@ const FORWARDED_FOR: &str = "x-forwarded-for";
 
 #[cfg(test)]
 mod tests {
+    use super::super::message::map;
     use super::*;
-
-    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut map = HeaderMap::new();
-        for (name, value) in fields {
-            map.append(*name, HeaderValue::from_static(value));
-        }
-        map
-    }
 
     /// What the app hears in the end.
     fn told(mut headers: HeaderMap, policy: Forwarded, proto: &'static str) -> HeaderMap {

@@ -201,15 +201,8 @@ static KEPT: [HeaderName; 3] = [header::CONTENT_LENGTH, header::TRANSFER_ENCODIN
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::message::map;
     use super::*;
-
-    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut map = HeaderMap::new();
-        for (name, value) in fields {
-            map.append(*name, HeaderValue::from_static(value));
-        }
-        map
-    }
 
     fn strip_all(headers: &mut HeaderMap) {
         strip(headers, Notable::of(headers));

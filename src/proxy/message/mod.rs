@@ -15,3 +15,13 @@ pub use self::lines::{Lines, matters, names_others};
 pub use self::list::names;
 pub use self::name::name;
 pub use self::outgoing::Outgoing;
+
+/// Fields, in this order.
+#[cfg(test)]
+pub fn map(fields: &[(&'static str, &'static str)]) -> http::HeaderMap {
+    let mut map = http::HeaderMap::new();
+    for (name, value) in fields {
+        map.append(*name, http::HeaderValue::from_static(value));
+    }
+    map
+}
